@@ -1,0 +1,43 @@
+// Configuration by environment: one zod schema per process, every mistake told at once.
+import { z } from 'zod'
+
+const port = z.coerce.number().int().min(0).max(65_535)
+
+/** What every process takes. Durations are milliseconds; port 0 lets the system choose. */
+export const commonConfig = {
+  REDIS_URL: z
+    .string()
+    .regex(/^rediss?:\/\/\S+$/, 'give a URL like redis://127.0.0.1:6379')
+    .default('redis://127.0.0.1:6379'),
+  /** The application whose jobs these are: the first part of every key. */
+  JOBS_NAMESPACE: z
+    .string()
+    .regex(/^[A-Za-z0-9._~-]{1,64}$/, 'use 1 to 64 of A-Z a-z 0-9 . _ ~ -')
+    .default('jobs'),
+  /** Slices of the namespace; fixed once it has jobs. */
+  JOBS_PARTITIONS: z.coerce.number().int().min(1).max(1_024).default(1),
+  LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
+}
+
+export const portSetting = port
+
+export class ConfigError extends Error {
+  override name = 'ConfigError'
+  readonly code = 'INVALID_CONFIG'
+}
+
+/**
+ * Reads the settings that `schema` names from the environment; an empty variable counts as unset.
+ *
+ * @throws ConfigError with one line per wrong variable
+ */
+export const loadConfig = <T extends z.ZodType>(schema: T, env: NodeJS.ProcessEnv): z.output<T> => {
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''))
+  const parsed = schema.safeParse(given)
+  if (parsed.success) return parsed.data
+  // The values stay out of the message: a URL may hold a password.
+  const lines = parsed.error.issues.map(
+    (issue) => `  ${issue.path.join('.') || 'environment'}: ${issue.message}`,
+  )
+  throw new ConfigError(`The configuration is wrong:\n${lines.join('\n')}`)
+}

@@ -1,0 +1,49 @@
+// The ops port: /livez says the process runs, /readyz that it does its work. Apart from the public port.
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+
+/** Null when ready, else the reason why not, for people. */
+export type Readiness = () => string | null
+
+export interface OpsServer {
+  port: number
+  close(): Promise<void>
+}
+
+export const serveOps = async (host: string, port: number, readiness: Readiness): Promise<OpsServer> => {
+  const server = createServer((request, response) => {
+    const path = request.url?.split('?')[0]
+    if (request.method !== 'GET' && request.method !== 'HEAD')
+      return answer(405, { error: 'use GET' }, { allow: 'GET, HEAD' })
+    if (path === '/livez') return answer(200, { status: 'ok' })
+    if (path !== '/readyz') return answer(404, { error: 'this port has /livez and /readyz' })
+    const reason = readiness()
+    return reason === null ? answer(200, { status: 'ready' }) : answer(503, { status: 'not ready', reason })
+
+    function answer(status: number, body: object, headers: Record<string, string> = {}) {
+      response.writeHead(status, {
+        'content-type': 'application/json',
+        'cache-control': 'no-store',
+        ...headers,
+      })
+      response.end(request.method === 'HEAD' ? '' : `${JSON.stringify(body)}\n`)
+    }
+  })
+  return { port: await listen(server, host, port), close: () => closeServer(server) }
+}
+
+/** Listens and returns the real port. Rejects with the system's error when the address is taken. */
+export const listen = (server: Server, host: string, port: number): Promise<number> =>
+  new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(port, host, () => {
+      server.off('error', reject)
+      resolve((server.address() as AddressInfo).port)
+    })
+  })
+
+export const closeServer = (server: Server): Promise<void> =>
+  new Promise((resolve) => {
+    server.close(() => resolve())
+    server.closeAllConnections()
+  })

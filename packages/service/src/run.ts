@@ -1,0 +1,63 @@
+// The life of a process: start, one SIGTERM or SIGINT to stop in order, a second one to stop at once; errors as one
+// clear log line and an exit code.
+import { type Logger, pino } from 'pino'
+
+/** JSON logs on stdout, without a host name: the platform knows it. */
+export const createLogger = (name: string, level: string): Logger =>
+  pino({ name, level, base: { name, pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime })
+
+export interface Service {
+  /** Ends the work in order; called once. */
+  stop(): Promise<void>
+}
+
+/**
+ * Runs a service until it is told to stop. Exit codes: 0 stopped in order, 1 failed to start or broke, 2 wrong
+ * configuration.
+ */
+export const runService = async (
+  name: string,
+  start: () => Promise<{ log: Logger; service: Service }>,
+): Promise<void> => {
+  let log = createLogger(name, 'info')
+  const broken = (error: unknown) => {
+    log.fatal(describe(error), 'a fault nobody handled; stopping')
+    process.exit(1)
+  }
+  process.on('uncaughtException', broken)
+  process.on('unhandledRejection', broken)
+
+  // A signal during the start stops it too.
+  let stopping = false
+  let service: Service | undefined
+  const stop = async (signal: string) => {
+    if (stopping) process.exit(1)
+    stopping = true
+    log.info({ signal }, 'stopping')
+    if (!service) process.exit(0)
+    await service.stop()
+    log.info('stopped')
+    process.exit(0)
+  }
+  for (const signal of ['SIGTERM', 'SIGINT'] as const)
+    process.on(signal, () => void stop(signal).catch(broken))
+
+  try {
+    ;({ log, service } = await start())
+  } catch (error) {
+    log.fatal(describe(error), 'could not start')
+    process.exit((error as { code?: string }).code === 'INVALID_CONFIG' ? 2 : 1)
+  }
+}
+
+/** What a log may hold of an error: never command arguments, which carry payloads and passwords. */
+export const describe = (error: unknown): { code?: string; err: string; stack?: string } => {
+  if (!(error instanceof Error)) return { err: String(error).slice(0, 500) }
+  const code = (error as { code?: unknown }).code
+  return {
+    ...(typeof code === 'string' ? { code } : {}),
+    err: error.message.slice(0, 2_000),
+    // Expected errors carry a code and need no stack.
+    ...(typeof code === 'string' || !error.stack ? {} : { stack: error.stack.slice(0, 4_000) }),
+  }
+}

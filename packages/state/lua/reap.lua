@@ -1,0 +1,69 @@
+-- One step of a sweep over a work stream: take idle entries, and recover those whose worker is gone.
+-- Taking the entry and moving the job is one script, so a reaper that dies in between cannot exist.
+-- Answers the next cursor ('0-0' at the end), whether this was an amnesty step, then id, outcome, worker for each
+-- entry that was not simply alive.
+local sweep = args.prefix .. 'sweep'
+local work = key('work', args.name)
+
+-- Heartbeats run out while Redis is down, frozen or failing over, and the workers are well. So after any silence
+-- longer than maxGapMs (or a clock that stepped back) a window is open in which lapsed heartbeats are only armed anew.
+local seen = call('HMGET', sweep, 'at', 'amnestyUntil')
+local gap = seen[1] and NOW - tonumber(seen[1])
+local amnestyUntil = tonumber(seen[2] or '0')
+if not gap or gap < 0 or gap > args.maxGapMs then amnestyUntil = NOW + args.maxGapMs end
+if amnestyUntil > NOW + args.maxGapMs then amnestyUntil = 0 end
+-- A sweep that began in the window stays in it, however long it takes.
+local amnesty = args.amnesty or NOW < amnestyUntil
+call('HSET', sweep, 'at', int(NOW), 'amnestyUntil', int(amnestyUntil))
+
+local function recover(id, entry)
+  local job = read(id)
+  if not job or job.entry ~= entry then
+    -- The job has ended, expired or been queued anew: the entry is a leftover.
+    call('XACK', work, GROUP, entry)
+    call('XDEL', work, entry)
+    return 'leftover', ''
+  end
+  if job.state == 'QUEUED' then
+    -- Delivered, but its reader died before the claim (or its reply got lost): to be read again.
+    pull(job)
+    push(job)
+    return 'redelivered', ''
+  end
+  if call('EXISTS', key('heartbeat', id)) == 1 then return end
+  if amnesty then
+    call('SET', key('heartbeat', id), job.fence .. ' ' .. job.worker, 'PX', job.leaseMs)
+    return 'rearmed', job.worker
+  end
+  local crashes = int(tonumber(job.crashes) + 1)
+  local lost = ',"reason":"worker_lost","worker":' .. text(job.worker)
+  local fields = { 'crashes', crashes, 'fence', '', 'worker', '' }
+  if present(job.cancel) or tonumber(crashes) <= tonumber(job.maxCrashes) then
+    again(job, 0, lost, fields)
+  else
+    local failure = '{"name":"WorkerLost","code":"CRASHED","message":'
+      .. text('The worker died ' .. crashes .. ' times under this job; the last was ' .. job.worker .. '.') .. '}'
+    fields[#fields + 1] = 'error'
+    fields[#fields + 1] = failure
+    finish(job, 'FAILED', lost .. ',"error":' .. failure, fields)
+  end
+  return job.state, job.worker
+end
+
+if call('EXISTS', work) == 0 then return { '0-0', amnesty and '1' or '0' } end
+local claimed = call('XAUTOCLAIM', work, GROUP, 'reaper', args.minIdleMs, args.cursor, 'COUNT', args.count)
+local answer = { claimed[1], amnesty and '1' or '0' }
+for _, entry in ipairs(claimed[2]) do
+  local id = entry[2][2]
+  -- One broken job must not stop the sweep for the others.
+  local fine, outcome, worker = pcall(recover, id, entry[1])
+  if not fine then
+    outcome, worker = 'error', type(outcome) == 'table' and outcome.err or tostring(outcome)
+  end
+  if outcome then
+    answer[#answer + 1] = id
+    answer[#answer + 1] = outcome
+    answer[#answer + 1] = worker
+  end
+end
+return answer

@@ -1,0 +1,43 @@
+// Every exception of this package: one class, a stable code, a message that says what to do.
+// Expected outcomes (a lost fence, an ended job) are values, not exceptions: see transitions.ts.
+
+export type StateErrorCode =
+  /** Nothing listens at the address, or it refused the connection; nothing was executed. */
+  | 'REDIS_UNAVAILABLE'
+  /** No answer within the deadline. The call may or may not have been executed; repeating it is safe. */
+  | 'REDIS_TIMEOUT'
+  /** Redis is at its memory limit and refuses what needs more. */
+  | 'REDIS_OUT_OF_MEMORY'
+  /** Redis answered with another error: a right that is missing, a full disk, a bug of ours. */
+  | 'REDIS_REFUSED'
+  | 'LAYOUT_MISMATCH'
+  | 'INVALID_JOB_ID'
+  | 'INVALID_JOB_NAME'
+  | 'INVALID_NAMESPACE'
+  | 'INVALID_CURSOR'
+  | 'INVALID_STATE'
+  | 'INVALID_OPTIONS'
+  | 'INVALID_PAYLOAD'
+  | 'INVALID_PROGRESS'
+  | 'INVALID_RESULT'
+  | 'TOO_LARGE'
+  /** The id is taken by a job with another name or payload. */
+  | 'ID_CONFLICT'
+  | 'UNKNOWN_JOB'
+  /** The stream no longer holds the events after that cursor; read the snapshot and go on from its cursor. */
+  | 'EVENTS_TRIMMED'
+  /** The attempt is no longer this worker's. */
+  | 'OWNERSHIP_LOST'
+  | 'CLOSED'
+
+export class StateError extends Error {
+  override name = 'StateError'
+  readonly code: StateErrorCode
+  constructor(code: StateErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.code = code
+  }
+}
+
+export const isStateError = (error: unknown, ...codes: StateErrorCode[]): error is StateError =>
+  error instanceof StateError && (codes.length === 0 || codes.includes(error.code))

@@ -1,0 +1,130 @@
+// Reading a job's stream: from a cursor, with every way a position can be lost told apart; and following it live.
+import { StateError } from './errors.ts'
+import type { Keys } from './keys.ts'
+import { snapshotOf } from './record.ts'
+import type { RedisLink } from './redis.ts'
+import type { JobEvent } from './schema/event.ts'
+import type { Snapshot } from './schema/job.ts'
+import { Cursor, seqOf } from './schema/limits.ts'
+import { isTerminal } from './schema/machine.ts'
+
+/** An event as it stands in the stream; `body` is its JSON text, ready to be sent on. */
+export interface StoredEvent {
+  cursor: string
+  seq: number
+  body: string
+}
+
+/** Why a position can't be continued: trimmed away, from a history that was lost, or ahead of what there is. */
+export type Gap = 'trimmed' | 'diverged' | 'ahead'
+
+export interface Continuation {
+  snapshot: Snapshot
+  /** The events after the position, contiguous; empty when there is a gap. */
+  events: StoredEvent[]
+  /** Whether the stream holds more than were asked for. */
+  more: boolean
+  gap: Gap | null
+}
+
+/** Where the position stands in the stream whose entries from its seq on are given. */
+const judgePosition = (cursor: string, snapshot: Snapshot, entries: StoredEvent[]): Gap | null => {
+  const seq = seqOf(cursor)
+  if (seq > snapshot.seq) return 'ahead'
+  const first = entries[0]
+  if (!first) return seq === snapshot.seq && cursor === snapshot.cursor ? null : 'trimmed'
+  if (first.seq === seq) return first.cursor === cursor ? null : 'diverged'
+  return first.seq === seq + 1 ? null : 'trimmed'
+}
+
+const storedEvents = (reply: unknown): StoredEvent[] =>
+  ((reply ?? []) as [string, string[]][]).map(([cursor, fields]) => ({
+    cursor,
+    seq: seqOf(cursor),
+    body: fields[1] ?? '',
+  }))
+
+/**
+ * The job and its events after `cursor` (at most `count`), read at one moment. Null when there is no such job.
+ *
+ * @param cursor a position told before, or `0-0` for the beginning
+ */
+export const readSince = async (
+  link: RedisLink,
+  keys: Keys,
+  id: string,
+  cursor: string,
+  count: number,
+): Promise<Continuation | null> => {
+  const seq = seqOf(cursor)
+  const [hash, entries] = await link.atomic([
+    ['HGETALL', keys.job(id)],
+    // The position's own entry too, to see that it is still the same one.
+    ['XRANGE', keys.events(id), `${Math.max(seq, 1)}-0`, '+', 'COUNT', count + 2],
+  ])
+  const snapshot = snapshotOf(id, hash)
+  if (!snapshot) return null
+  const stored = storedEvents(entries)
+  const gap = judgePosition(cursor, snapshot, stored)
+  if (gap) return { snapshot, events: [], more: false, gap }
+  const after = stored.filter((event) => event.seq > seq)
+  return { snapshot, events: after.slice(0, count), more: after.length > count, gap: null }
+}
+
+/** The job as it is now, or null. */
+export const readSnapshot = async (link: RedisLink, keys: Keys, id: string): Promise<Snapshot | null> =>
+  snapshotOf(id, await link.call('HGETALL', keys.job(id)))
+
+/** Wakes whoever waits for news of one job. */
+export interface Wakeups {
+  /** Resolves at once when there was news since the last call, else at the next, after `maxMs` at the latest. */
+  next(maxMs: number, signal?: AbortSignal): Promise<void>
+  close(): void
+}
+
+/** Events that one read takes at most. */
+const PAGE = 200
+/** Publish/subscribe may lose a message; a read at least this often finds it. */
+const POLL_MS = 5_000
+
+/**
+ * Every event after `after`, then live ones, each once and in order; ends after the terminal event.
+ *
+ * @throws StateError UNKNOWN_JOB, EVENTS_TRIMMED, INVALID_CURSOR
+ */
+export async function* followEvents(
+  link: RedisLink,
+  keys: Keys,
+  id: string,
+  after: string,
+  wakeups: () => Promise<Wakeups>,
+  signal?: AbortSignal,
+): AsyncGenerator<JobEvent, void, undefined> {
+  if (!Cursor.safeParse(after).success)
+    throw new StateError(
+      'INVALID_CURSOR',
+      'A cursor looks like 12-1795457647345; 0-0 stands for the beginning.',
+    )
+  let cursor = after
+  const news = await wakeups()
+  try {
+    while (!signal?.aborted) {
+      const read = await readSince(link, keys, id, cursor, PAGE)
+      if (!read) throw new StateError('UNKNOWN_JOB', `There is no job ${id} (any more).`)
+      if (read.gap)
+        throw new StateError(
+          'EVENTS_TRIMMED',
+          `The events after ${cursor} are not there any more (${read.gap}).`,
+        )
+      for (const event of read.events) {
+        cursor = event.cursor
+        yield JSON.parse(event.body) as JobEvent
+      }
+      if (read.more) continue
+      if (isTerminal(read.snapshot.state)) return
+      await news.next(POLL_MS, signal)
+    }
+  } finally {
+    news.close()
+  }
+}

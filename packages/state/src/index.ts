@@ -1,0 +1,27 @@
+// @jobs/state: live, crash-proof job state on Redis.
+export { defineJob, type JobDefinition } from './define.ts'
+export { isStateError, StateError, type StateErrorCode } from './errors.ts'
+export { type Continuation, type Gap, readSince, type StoredEvent } from './events.ts'
+export {
+  type ConnectOptions,
+  checkLayout,
+  connectJobs,
+  type Enqueued,
+  type EnqueueOptions,
+  Jobs,
+} from './jobs.ts'
+export { type Keys, keysOf, partitionOf } from './keys.ts'
+export type { Page } from './listing.ts'
+export { addressOf, type LinkOptions, RedisLink } from './redis.ts'
+export * from './schema/index.ts'
+export { type Listener, Subscriber } from './subscriber.ts'
+export type {
+  Attempt,
+  Grant,
+  Moved,
+  Outcome,
+  Reaped,
+  Rejection,
+  SweepStep,
+  Transitions,
+} from './transitions.ts'
