@@ -28,6 +28,9 @@ export type StateErrorCode =
   | 'EVENTS_TRIMMED'
   /** The attempt is no longer this worker's. */
   | 'OWNERSHIP_LOST'
+  /** Reasons of a handler's AbortSignal, beside OWNERSHIP_LOST. */
+  | 'CANCEL_REQUESTED'
+  | 'SHUTTING_DOWN'
   | 'CLOSED'
 
 export class StateError extends Error {

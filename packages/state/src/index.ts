@@ -25,3 +25,4 @@ export type {
   SweepStep,
   Transitions,
 } from './transitions.ts'
+export { Worker, type WorkerEvents, type WorkerOptions } from './worker.ts'

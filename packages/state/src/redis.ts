@@ -69,6 +69,7 @@ export const addressOf = (url: string): string => {
 /** A typed error that names the server and the kind of trouble, and nothing of what was sent. */
 export const typed = (error: unknown, address: string): StateError => {
   if (error instanceof StateError) return error
+  if (error instanceof TypeError || error instanceof RangeError) throw error
   const text = error instanceof Error ? error.message : String(error)
   if (text.startsWith('OOM'))
     return new StateError('REDIS_OUT_OF_MEMORY', `Redis at ${address} is at its memory limit (maxmemory).`)
@@ -153,7 +154,7 @@ export class RedisLink {
   /** Runs commands in one MULTI, so that all of them see one moment. */
   atomic(commands: Command[]): Promise<Reply[]> {
     return this.settle('MULTI', async () => {
-      const results = await this.client.multi(commands.map((command) => [...command])).exec()
+      const results = await this.client.multi(commands.map(named)).exec()
       return unwrap(results)
     })
   }
@@ -161,9 +162,7 @@ export class RedisLink {
   /** Runs commands in one round trip, not atomically. */
   batch(commands: Command[]): Promise<Reply[]> {
     if (commands.length === 0) return Promise.resolve([])
-    return this.settle('PIPELINE', async () =>
-      unwrap(await this.client.pipeline(commands.map((command) => [...command])).exec()),
-    )
+    return this.settle('PIPELINE', async () => unwrap(await this.client.pipeline(commands.map(named)).exec()))
   }
 
   /** Whether the connection is up at this moment. */
@@ -245,6 +244,9 @@ export class RedisLink {
     })
   }
 }
+
+/** Pipelines know commands by their lower-case name only. */
+const named = ([name, ...args]: Command) => [name.toLowerCase(), ...args]
 
 const unwrap = (results: [Error | null, unknown][] | null): Reply[] =>
   (results ?? []).map(([error, reply]) => {

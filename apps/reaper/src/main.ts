@@ -1,0 +1,79 @@
+// The reaper process: finds dead workers and gives their jobs to others. Run as many as you like.
+import { createLogger, describe, loadConfig, runService, serveOps, waitForRedis } from '@jobs/service'
+import { checkLayout, Jobs, RedisLink } from '@jobs/state'
+import { ReaperConfig } from './config.ts'
+import { startLoop } from './loop.ts'
+import { reaperOf } from './reaper.ts'
+
+/** Milliseconds between looks for due jobs; a scheduled job starts at most this late. */
+const PROMOTE_MS = 100
+
+await runService('reaper', async () => {
+  const config = loadConfig(ReaperConfig, process.env)
+  const log = createLogger('reaper', config.LOG_LEVEL)
+  const options = {
+    url: config.REDIS_URL,
+    namespace: config.JOBS_NAMESPACE,
+    partitions: config.JOBS_PARTITIONS,
+    connectionName: 'jobs-reaper',
+  }
+  const probe = new RedisLink(options)
+  await waitForRedis(probe, log)
+  await checkLayout(probe, options.namespace, options.partitions, true)
+  await probe.close()
+
+  const jobs = new Jobs({ ...options, onTrouble: (error) => log.warn(describe(error), 'trouble with Redis') })
+  const intervalMs = config.REAPER_INTERVAL_MS
+  const reaper = reaperOf(jobs, { intervalMs })
+  let inAmnesty = false
+
+  const sweeps = startLoop(
+    async () => {
+      const { reaped, amnesty } = await reaper.sweep()
+      if (amnesty && !inAmnesty)
+        log.info('Redis had been silent: heartbeats get a lease before anyone counts as dead')
+      inAmnesty = amnesty
+      for (const { id, outcome, detail } of reaped) {
+        if (outcome === 'error') log.error({ job: id, err: detail }, 'could not recover a job')
+        else if (outcome === 'rearmed') log.debug({ job: id, worker: detail }, 'armed a heartbeat anew')
+        else log.info({ job: id, outcome, ...(detail ? { worker: detail } : {}) }, 'recovered')
+      }
+      return intervalMs
+    },
+    (error) => {
+      log.warn(describe(error), 'a sweep failed; the next one tries again')
+      return intervalMs
+    },
+  )
+  const promotions = startLoop(
+    async () => {
+      const { promoted, nextInMs } = await reaper.promote()
+      if (promoted > 0) log.debug({ promoted }, 'queued scheduled jobs that were due')
+      return Math.min(nextInMs ?? PROMOTE_MS, PROMOTE_MS)
+    },
+    (error) => {
+      log.warn(describe(error), 'a promotion failed; the next one tries again')
+      return intervalMs
+    },
+  )
+
+  const ops = await serveOps(config.REAPER_OPS_HOST, config.REAPER_OPS_PORT, () => {
+    const age = performance.now() - (sweeps.succeededAt ?? Number.NEGATIVE_INFINITY)
+    return age < 3 * intervalMs + 1_000 ? null : 'no sweep has succeeded lately: is Redis reachable?'
+  })
+  log.info(
+    { opsPort: ops.port, redis: jobs.link.address, namespace: jobs.namespace, intervalMs },
+    'listening',
+  )
+
+  return {
+    log,
+    service: {
+      stop: async () => {
+        await Promise.all([sweeps.stop(), promotions.stop()])
+        await ops.close()
+        await jobs.close()
+      },
+    },
+  }
+})

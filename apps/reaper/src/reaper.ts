@@ -1,0 +1,57 @@
+// The two passes of a reaper: promote what is due, sweep for jobs whose worker is gone. Any number of reapers may run;
+// correctness comes from the scripts, each of which takes an entry and moves its job in one step.
+import type { Jobs, Keys, Reaped } from '@jobs/state'
+
+/** Entries one script call looks at most: no script may hold Redis for long. */
+const BATCH = 100
+
+export interface SweepReport {
+  reaped: Reaped[]
+  /** Whether any step only armed heartbeats anew, since Redis had been silent. */
+  amnesty: boolean
+}
+
+export const reaperOf = (jobs: Jobs, { intervalMs }: { intervalMs: number }) => {
+  const { transitions, link } = jobs
+  // Live workers beat well within two intervals of the default; what has not been touched for that long is looked at.
+  const minIdleMs = 2 * intervalMs
+  const maxGapMs = Math.max(2 * intervalMs, 1_000)
+
+  /** Follows XAUTOCLAIM's cursor to its end: one call looks only at a part of a long pending list. */
+  const sweepStream = async (keys: Keys, name: string, report: SweepReport): Promise<void> => {
+    let cursor = '0-0'
+    let amnesty = false
+    do {
+      const step = await transitions.reap(keys, name, { cursor, count: BATCH, minIdleMs, maxGapMs, amnesty })
+      cursor = step.cursor
+      amnesty ||= step.amnesty
+      report.reaped.push(...step.reaped)
+    } while (cursor !== '0-0')
+    report.amnesty ||= amnesty
+  }
+
+  return {
+    /** One pass over every work stream. */
+    sweep: async (): Promise<SweepReport> => {
+      const report: SweepReport = { reaped: [], amnesty: false }
+      for (const keys of transitions.keys)
+        for (const name of (await link.call('SMEMBERS', keys.names)) as string[])
+          await sweepStream(keys, name, report)
+      return report
+    },
+
+    /** Queues every scheduled job that is due. Answers how many, and in how many milliseconds the next one is. */
+    promote: async (): Promise<{ promoted: number; nextInMs: number | null }> => {
+      let promoted = 0
+      let nextInMs: number | null = null
+      for (const keys of transitions.keys)
+        for (;;) {
+          const step = await transitions.promote(keys, BATCH)
+          promoted += step.promoted
+          if (step.nextInMs !== null) nextInMs = Math.min(nextInMs ?? step.nextInMs, step.nextInMs)
+          if (step.promoted < BATCH) break
+        }
+      return { promoted, nextInMs }
+    },
+  }
+}

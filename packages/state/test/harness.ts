@@ -1,0 +1,146 @@
+// Jobs in a given state, by real moves on a real Redis.
+import { randomBytes } from 'node:crypto'
+import {
+  defineJob,
+  fold,
+  type JobEvent,
+  Jobs,
+  type MoveName,
+  type Outcome,
+  type Snapshot,
+  type State,
+} from '@jobs/state'
+import { startTestRedis, type TestRedis } from '@jobs/testkit'
+
+export const anyJob = defineJob({ name: 'any' })
+
+export interface Held {
+  id: string
+  fence: string
+}
+
+export interface Harness {
+  redis: TestRedis
+  jobs: Jobs
+  enqueue(options?: Parameters<Jobs['enqueue']>[2]): Promise<string>
+  claim(id: string, leaseMs?: number): Promise<Held>
+  jobIn(state: State | null): Promise<Held>
+  fire(move: MoveName, job: Held): Promise<Outcome>
+  /** The whole stream of a job. */
+  history(id: string): Promise<JobEvent[]>
+  folded(id: string): Promise<Snapshot | null>
+  stop(): Promise<void>
+}
+
+export const startHarness = async (namespace = `t${randomBytes(4).toString('hex')}`): Promise<Harness> => {
+  const redis = await startTestRedis()
+  const jobs = new Jobs({ url: redis.url, namespace })
+  const { transitions, link } = jobs
+
+  const enqueue: Harness['enqueue'] = async (options) => (await jobs.enqueue(anyJob, { n: 1 }, options)).id
+
+  const claim: Harness['claim'] = async (id, leaseMs = 60_000) => {
+    const keys = transitions.keysFor(id)
+    const entry = String(await link.call('HGET', keys.job(id), 'entry'))
+    // Entries are delivered before they are claimed, as by a worker.
+    await link.once(
+      ['XREADGROUP', 'GROUP', 'workers', 'tester', 'COUNT', 1_000, 'STREAMS', keys.work('any'), '>'],
+      1_000,
+    )
+    const grant = await transitions.claim(id, {
+      entry,
+      worker: 'tester',
+      nonce: randomBytes(6).toString('hex'),
+      leaseMs,
+    })
+    if (!grant.ok) throw new Error(`claim was refused: ${grant.reason}`)
+    return { id, fence: grant.fence }
+  }
+
+  const jobIn: Harness['jobIn'] = async (state) => {
+    if (state === null) return { id: `none${randomBytes(4).toString('hex')}`, fence: '1-none' }
+    if (state === 'SCHEDULED') return { id: await enqueue({ delayMs: 3_600_000 }), fence: '1-none' }
+    const id = await enqueue()
+    if (state === 'QUEUED') return { id, fence: '1-none' }
+    const held = await claim(id)
+    if (state === 'COMPLETED') await transitions.complete(held, '{"done":true}')
+    if (state === 'FAILED') await transitions.fail(held, '{"name":"Error","message":"no"}')
+    if (state === 'CANCELLED') {
+      await transitions.cancel(id)
+      await transitions.abort(held)
+    }
+    return held
+  }
+
+  const fire: Harness['fire'] = async (move, { id, fence }) => {
+    const attempt = { id, fence }
+    switch (move) {
+      case 'enqueue':
+        return transitions.enqueue({
+          id,
+          name: 'any',
+          payload: '{"other":1}',
+          delayMs: 0,
+          maxAttempts: 3,
+          maxCrashes: 3,
+          retentionMs: 60_000,
+        })
+      case 'claim': {
+        const entry = String((await link.call('HGET', transitions.keysFor(id).job(id), 'entry')) ?? '1-1')
+        const grant = await transitions.claim(id, { entry, worker: 'w2', nonce: 'n', leaseMs: 60_000 })
+        return grant.ok ? { ok: true, cursor: grant.cursor, state: 'PROCESSING', repeat: false } : grant
+      }
+      case 'heartbeat':
+        return transitions.heartbeat(attempt)
+      case 'progress':
+        return transitions.progress(attempt, 1, '{"done":1}')
+      case 'log':
+        return transitions.log(attempt, 1, 'a line')
+      case 'complete':
+        return transitions.complete(attempt, '42')
+      case 'fail':
+        return transitions.fail(attempt, '{"name":"Error","message":"boom"}')
+      case 'retry':
+        return transitions.retry(attempt, '{"name":"Error","message":"again"}', 60_000)
+      case 'release':
+        return transitions.release(attempt)
+      case 'abort':
+        return transitions.abort(attempt)
+      case 'cancel':
+        return transitions.cancel(id)
+      case 'rerun':
+        return transitions.rerun(id)
+      default:
+        throw new Error(`${move} is a pass over many jobs, tested by itself`)
+    }
+  }
+
+  const history: Harness['history'] = async (id) => {
+    const entries = (await link.call('XRANGE', transitions.keysFor(id).events(id), '-', '+')) as [
+      string,
+      string[],
+    ][]
+    return entries.map(([cursor, fields]) => {
+      const event = JSON.parse(fields[1] as string) as JobEvent
+      if (cursor !== `${event.seq}-${event.at}`)
+        throw new Error(`event ${cursor} says ${event.seq}-${event.at}`)
+      return event
+    })
+  }
+
+  return {
+    redis,
+    jobs,
+    enqueue,
+    claim,
+    jobIn,
+    fire,
+    history,
+    folded: async (id) =>
+      (await history(id)).reduce<Snapshot | null>((before, event) => fold(before, event, id), null),
+    stop: async () => {
+      await jobs.close()
+      await redis.stop()
+    },
+  }
+}
