@@ -44,8 +44,8 @@ local function judge(id)
   if not job then return nil, rejected('unknown_job') end
   local owner = not MOVE.fenced or job.fence == args.fence
   if not MOVE.from[job.state] then
-    -- The reply of the same move got lost: answer as the first time.
-    if job.last == MOVE.name and owner then return nil, repeated(job) end
+    -- The reply of the same move got lost: answer as the first time. (A claim knows its repeat by the nonce.)
+    if job.last == MOVE.name and owner and MOVE.name ~= 'claim' then return nil, repeated(job) end
     return nil, rejected(MOVE.fenced and not owner and 'fenced' or 'illegal', job.state)
   end
   if not owner then return nil, rejected('fenced', job.state) end

@@ -40,7 +40,7 @@ const step: fc.Arbitrary<Step> = fc.record({
     // What makes jobs go round is drawn more often.
     ...(['claim', 'claim', 'claim', 'progress', 'retry', 'promote', 'reap'] as const),
   ),
-  stale: fc.boolean().map((b) => b),
+  stale: fc.boolean(),
   delayMs: fc.constantFrom(0, 1, 3_600_000),
 })
 

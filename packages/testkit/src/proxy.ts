@@ -1,0 +1,110 @@
+// A TCP proxy in front of a server, to cut and stall connections where a test wants it.
+
+import type { AddressInfo } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
+
+export interface Proxy {
+  readonly port: number
+  /** Open connections. */
+  readonly connections: number
+  /** Connections accepted so far. */
+  readonly accepted: number
+  /** Cuts every connection; new ones are taken. */
+  cutAll(): void
+  /** While true, new connections are closed at once. */
+  refuse(refuse: boolean): void
+  /** While true, bytes of both directions are swallowed and nothing is closed: a half-open link. */
+  stall(stall: boolean): void
+  /**
+   * Cuts the connection of the next request chunk that fits: `before` it reaches the server, or `after` (the server
+   * executes it, its reply is lost). Resolves when it has happened.
+   */
+  cutOn(fits: (chunk: Buffer) => boolean, when: 'before' | 'after'): Promise<void>
+  close(): Promise<void>
+}
+
+export const startProxy = async (targetPort: number): Promise<Proxy> => {
+  const pairs = new Set<{ near: Socket; far: Socket }>()
+  let accepted = 0
+  let refusing = false
+  let stalling = false
+  let trap: { fits: (chunk: Buffer) => boolean; when: 'before' | 'after'; sprung: () => void } | undefined
+
+  const server = createServer((near) => {
+    if (refusing) {
+      near.destroy()
+      return
+    }
+    accepted++
+    const far = connect(targetPort, '127.0.0.1')
+    const pair = { near, far }
+    pairs.add(pair)
+    let deaf = false
+    const end = () => {
+      near.destroy()
+      far.destroy()
+      pairs.delete(pair)
+    }
+    for (const socket of [near, far]) {
+      socket.setNoDelay(true)
+      socket.on('error', end)
+      socket.on('close', end)
+    }
+    near.on('data', (chunk) => {
+      if (stalling) return
+      if (!trap?.fits(chunk)) {
+        far.write(chunk)
+        return
+      }
+      const { when, sprung } = trap
+      trap = undefined
+      if (when === 'before') {
+        end()
+        sprung()
+        return
+      }
+      deaf = true
+      far.once('data', () => {
+        end()
+        sprung()
+      })
+      far.write(chunk)
+    })
+    far.on('data', (chunk) => {
+      if (!stalling && !deaf) near.write(chunk)
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+
+  const cutAll = () => {
+    for (const { near, far } of pairs) {
+      near.destroy()
+      far.destroy()
+    }
+  }
+  return {
+    port: (server.address() as AddressInfo).port,
+    get connections() {
+      return pairs.size
+    },
+    get accepted() {
+      return accepted
+    },
+    cutAll,
+    refuse: (value) => {
+      refusing = value
+    },
+    stall: (value) => {
+      stalling = value
+    },
+    cutOn: (fits, when) =>
+      new Promise((sprung) => {
+        trap = { fits, when, sprung }
+      }),
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve())
+        cutAll()
+      }),
+  }
+}

@@ -1,0 +1,55 @@
+// A real Redis for one test file: its own process, its own folder, gone at the end.
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { findRedis, type RunningRedis, startRedis } from '@jobs/provision'
+import { Redis } from 'ioredis'
+
+export interface TestRedis {
+  readonly url: string
+  readonly port: number
+  readonly pid: number | undefined
+  kill(signal: NodeJS.Signals): Promise<void>
+  restart(): Promise<void>
+  /** Stops the process from running without ending it, and lets it go on. */
+  freeze(): Promise<void>
+  thaw(): Promise<void>
+  /** A checksum of everything in the server. */
+  digest(): Promise<string>
+  /** A plain client to look with; closed at `stop`. */
+  client(): Redis
+  stop(): Promise<void>
+}
+
+export const startTestRedis = async (
+  options: { appendonly?: boolean; args?: string[] } = {},
+): Promise<TestRedis> => {
+  const dir = await mkdtemp(join(tmpdir(), 'jobs-test-redis-'))
+  const server: RunningRedis = await startRedis(await findRedis(), { dir, ...options })
+  let client: Redis | undefined
+  const look = (): Redis => {
+    if (client) return client
+    client = new Redis(server.url)
+    // The server is killed under it on purpose; what matters shows in the assertions.
+    client.on('error', () => undefined)
+    return client
+  }
+  return {
+    url: server.url,
+    port: server.port,
+    get pid() {
+      return server.pid
+    },
+    kill: server.kill,
+    restart: server.restart,
+    freeze: () => server.kill('SIGSTOP'),
+    thaw: () => server.kill('SIGCONT'),
+    digest: async () => String(await look().call('DEBUG', 'DIGEST')),
+    client: look,
+    stop: async () => {
+      client?.disconnect()
+      await server.stop()
+      await rm(dir, { recursive: true, force: true })
+    },
+  }
+}
