@@ -6,13 +6,33 @@ import type { RedisLink } from './redis.ts'
 import type { JobEvent } from './schema/event.ts'
 import type { Snapshot } from './schema/job.ts'
 import { Cursor, seqOf } from './schema/limits.ts'
-import { isTerminal } from './schema/machine.ts'
+import { isTerminal, type State } from './schema/machine.ts'
 
 /** An event as it stands in the stream; `body` is its JSON text, ready to be sent on. */
 export interface StoredEvent {
   cursor: string
   seq: number
   body: string
+}
+
+/** What a reader needs to know of an event without parsing what the caller put into it. */
+export interface EventHead {
+  seq: number
+  cursor: string
+  type: string
+  /** Of a state event. */
+  state: State | null
+}
+
+/** Every event begins with these, in this order: `commit` of the Lua prelude writes them. */
+const HEAD = /^\{"seq":(\d+),"at":(\d+),"type":"(\w+)"(?:,"move":"\w+","state":"(\w+)")?/
+
+/** The head of an event's JSON text, or null when the text is none of ours. */
+export const headOf = (body: string): EventHead | null => {
+  const match = HEAD.exec(body)
+  if (!match) return null
+  const [, seq, at, type, state] = match as unknown as [string, string, string, string, string?]
+  return { seq: Number(seq), cursor: `${seq}-${at}`, type, state: (state as State | undefined) ?? null }
 }
 
 /** Why a position can't be continued: trimmed away, from a history that was lost, or ahead of what there is. */

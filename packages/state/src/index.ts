@@ -1,7 +1,15 @@
 // @jobs/state: live, crash-proof job state on Redis.
 export { defineJob, type JobDefinition } from './define.ts'
 export { isStateError, StateError, type StateErrorCode } from './errors.ts'
-export { type Continuation, type Gap, readSince, type StoredEvent } from './events.ts'
+export {
+  type Continuation,
+  type EventHead,
+  type Gap,
+  headOf,
+  readSince,
+  readSnapshot,
+  type StoredEvent,
+} from './events.ts'
 export {
   type ConnectOptions,
   checkLayout,

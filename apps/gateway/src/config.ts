@@ -1,0 +1,43 @@
+// The gateway's settings, from the environment.
+import { commonConfig, portSetting } from '@jobs/service'
+import { z } from 'zod'
+
+const LOOPBACK = /^(127(\.\d{1,3}){3}|::1|localhost)$/
+
+const flag = z
+  .enum(['true', 'false'])
+  .default('false')
+  .transform((value) => value === 'true')
+
+export const GatewayConfig = z
+  .object({
+    ...commonConfig,
+    GATEWAY_HOST: z.string().default('127.0.0.1'),
+    GATEWAY_PORT: portSetting.default(8_080),
+    /** For /livez and /readyz; on the host of GATEWAY_OPS_HOST. */
+    GATEWAY_OPS_PORT: portSetting.default(9_101),
+    GATEWAY_OPS_HOST: z.string().default('127.0.0.1'),
+    GATEWAY_AUTH: z.enum(['none', 'jwt']).default('none'),
+    /** Lets GATEWAY_AUTH=none listen beyond loopback: everybody who reaches the port may then watch every job. */
+    GATEWAY_ALLOW_INSECURE: flag,
+  })
+  .superRefine((config, context) => {
+    if (config.GATEWAY_AUTH === 'jwt')
+      context.addIssue({
+        code: 'custom',
+        path: ['GATEWAY_AUTH'],
+        message: 'tokens (jwt) are not offered by this release; use none behind a proxy that authenticates',
+      })
+    if (
+      config.GATEWAY_AUTH === 'none' &&
+      !LOOPBACK.test(config.GATEWAY_HOST) &&
+      !config.GATEWAY_ALLOW_INSECURE
+    )
+      context.addIssue({
+        code: 'custom',
+        path: ['GATEWAY_HOST'],
+        message:
+          'with GATEWAY_AUTH=none the gateway binds to loopback only; set GATEWAY_ALLOW_INSECURE=true to let ' +
+          'everybody who reaches it watch every job',
+      })
+  })

@@ -1,0 +1,139 @@
+// The public port before a socket is one: refuses in plain HTTP what is not a WebSocket of our protocol.
+import { createServer, type IncomingMessage, type Server, STATUS_CODES } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { LIMITS_V1, SUBPROTOCOL } from '@jobs/protocol'
+import { type WebSocket, WebSocketServer } from 'ws'
+
+const PATH = '/v1/ws'
+/** Headers a request may have; Node by itself drops what is above its limit and goes on. */
+const MAX_HEADERS = 100
+/** Milliseconds a client has for its request's headers. */
+const HEADERS_TIMEOUT_MS = 5_000
+
+interface Refusal {
+  status: number
+  message: string
+  headers?: Record<string, string>
+}
+
+export interface PublicServer {
+  readonly server: Server
+  /** From now on: 503 to everybody. */
+  drain(): void
+}
+
+/** `onSocket` gets every accepted socket, before any message of it is read. */
+export const publicServer = (onSocket: (socket: WebSocket) => void): PublicServer => {
+  let draining = false
+  const server = createServer({
+    headersTimeout: HEADERS_TIMEOUT_MS,
+    requestTimeout: 10_000,
+    connectionsCheckingInterval: 1_000,
+  })
+  const sockets = new WebSocketServer({
+    noServer: true,
+    maxPayload: LIMITS_V1.messageBytes,
+    perMessageDeflate: false,
+    maxFragments: 16,
+    maxBufferedChunks: 64,
+    closeTimeout: 2_000,
+    clientTracking: false,
+    // Ours, wherever it stands in the list: the first may be a bearer token, which is never echoed.
+    handleProtocols: (offered) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
+  } as ConstructorParameters<typeof WebSocketServer>[0])
+
+  server.on('request', (request, response) => {
+    const refusal = refusalOf(request, draining) ?? UPGRADE_REQUIRED
+    response.writeHead(refusal.status, {
+      'content-type': 'application/json',
+      connection: 'close',
+      ...refusal.headers,
+    })
+    response.end(request.method === 'HEAD' ? '' : bodyOf(refusal))
+  })
+
+  server.on('upgrade', (request, socket, head) => {
+    // A reset before the upgrade is through would end the process.
+    socket.on('error', () => socket.destroy())
+    const refusal = refusalOf(request, draining) ?? upgradeRefusal(request)
+    if (refusal) {
+      refuse(socket, refusal)
+      return
+    }
+    sockets.handleUpgrade(request, socket, head, onSocket)
+  })
+
+  server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    if (!socket.writable) return
+    const status =
+      error.code === 'HPE_HEADER_OVERFLOW' ? 431 : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400
+    refuse(socket, { status, message: 'this is not a request that can be understood' })
+  })
+
+  return {
+    server,
+    drain: () => {
+      draining = true
+    },
+  }
+}
+
+const UPGRADE_REQUIRED: Refusal = {
+  status: 426,
+  message: `this is a WebSocket endpoint: connect with the subprotocol ${SUBPROTOCOL}`,
+  headers: { upgrade: 'websocket' },
+}
+
+const refusalOf = (request: IncomingMessage, draining: boolean): Refusal | null => {
+  if (request.rawHeaders.length / 2 > MAX_HEADERS) return { status: 431, message: 'too many headers' }
+  if (request.method !== 'GET' && request.method !== 'HEAD')
+    return { status: 405, message: 'use GET', headers: { allow: 'GET' } }
+  const [path, query] = (request.url ?? '').split('?')
+  if (path !== PATH) return { status: 404, message: `the WebSocket is at ${PATH}` }
+  if (query && new URLSearchParams(query).has('token'))
+    return {
+      status: 400,
+      message: 'a token does not belong in a URL: send it in hello or as Authorization header',
+    }
+  if (draining) return { status: 503, message: 'this gateway is stopping', headers: { 'retry-after': '1' } }
+  return null
+}
+
+/** What ws lets through or answers otherwise than the contract says. */
+const upgradeRefusal = (request: IncomingMessage): Refusal | null => {
+  const hosts = request.rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'host').length
+  if (request.httpVersion !== '1.1' || hosts !== 1)
+    return { status: 400, message: 'an upgrade takes HTTP/1.1 and one Host header' }
+  const version = request.headers['sec-websocket-version']
+  if (version === '8') return { status: 400, message: 'WebSocket version 13 is spoken here' }
+  if (version !== '13')
+    return {
+      status: 426,
+      message: 'WebSocket version 13 is spoken here',
+      headers: { 'sec-websocket-version': '13' },
+    }
+  const offered = (request.headers['sec-websocket-protocol'] ?? '').split(',').map((name) => name.trim())
+  const named = offered.filter((name) => name !== '' && !name.startsWith('bearer.'))
+  if (named.length > 0 && !named.includes(SUBPROTOCOL))
+    return {
+      status: 400,
+      message: `none of the subprotocols offered is supported; supported: ${SUBPROTOCOL}`,
+    }
+  return null
+}
+
+const bodyOf = ({ message }: Refusal) => `${JSON.stringify({ error: message, supported: [SUBPROTOCOL] })}\n`
+
+const refuse = (socket: Duplex, refusal: Refusal): void => {
+  const body = bodyOf(refusal)
+  const headers = {
+    connection: 'close',
+    'content-type': 'application/json',
+    'content-length': String(Buffer.byteLength(body)),
+    ...refusal.headers,
+  }
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}`)
+  socket.end(
+    `HTTP/1.1 ${refusal.status} ${STATUS_CODES[refusal.status]}\r\n${lines.join('\r\n')}\r\n\r\n${body}`,
+  )
+}
