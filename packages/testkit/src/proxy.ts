@@ -3,7 +3,7 @@
 import type { AddressInfo } from 'node:net'
 import { connect, createServer, type Socket } from 'node:net'
 
-export interface Proxy {
+export interface CuttingProxy {
   readonly port: number
   /** Open connections. */
   readonly connections: number
@@ -23,7 +23,7 @@ export interface Proxy {
   close(): Promise<void>
 }
 
-export const startProxy = async (targetPort: number): Promise<Proxy> => {
+export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
   const pairs = new Set<{ near: Socket; far: Socket }>()
   let accepted = 0
   let refusing = false

@@ -1,0 +1,135 @@
+// A gateway process on a real Redis, a job to watch, and a client that keeps protocol.md's promises in view.
+import { randomBytes } from 'node:crypto'
+import { defineJob, Jobs } from '@jobs/state'
+import {
+  type Message,
+  openWatcher,
+  startApp,
+  startTestRedis,
+  type TestApp,
+  type TestRedis,
+  type Watcher,
+} from '@jobs/testkit'
+
+export const anyJob = defineJob({ name: 'any' })
+
+export interface Held {
+  id: string
+  fence: string
+}
+
+export const startHarness = async ({
+  redisUrl,
+  appendonly = false,
+}: {
+  redisUrl?: (redis: TestRedis) => Promise<string>
+  appendonly?: boolean
+} = {}) => {
+  const redis = await startTestRedis({ appendonly })
+  const namespace = `t${randomBytes(4).toString('hex')}`
+  const jobs = new Jobs({ url: redis.url, namespace })
+  const env = {
+    REDIS_URL: (await redisUrl?.(redis)) ?? redis.url,
+    JOBS_NAMESPACE: namespace,
+    GATEWAY_PORT: '0',
+    GATEWAY_OPS_PORT: '0',
+    LOG_LEVEL: 'info',
+  }
+  let gateway = await startApp('apps/gateway/src/main.ts', env)
+  const { transitions, link } = jobs
+  return {
+    redis,
+    jobs,
+    get gateway(): TestApp {
+      return gateway
+    },
+    url: () => `ws://127.0.0.1:${gateway.port}/v1/ws`,
+    /** Starts the gateway again, on the port it had. */
+    restartGateway: async () => {
+      gateway = await startApp('apps/gateway/src/main.ts', { ...env, GATEWAY_PORT: String(gateway.port) })
+    },
+    watch: () => openWatcher(`ws://127.0.0.1:${gateway.port}/v1/ws`),
+    enqueue: async () => (await jobs.enqueue(anyJob, { n: 1 })).id,
+    claim: async (id: string): Promise<Held> => {
+      const entry = String(await link.call('HGET', transitions.keysFor(id).job(id), 'entry'))
+      const grant = await transitions.claim(id, {
+        entry,
+        worker: 'tester',
+        nonce: randomBytes(6).toString('hex'),
+        leaseMs: 60_000,
+      })
+      if (!grant.ok) throw new Error(grant.reason)
+      return grant
+    },
+    stop: async () => {
+      await gateway.kill('SIGKILL')
+      await jobs.close()
+      await redis.stop()
+    },
+  }
+}
+export type Harness = Awaited<ReturnType<typeof startHarness>>
+
+/** Follows one job over any number of connections, checking promise 2 at every message: contiguous, once, in order. */
+export class Follower {
+  readonly job: string
+  cursor: string | undefined
+  seq = 0
+  state = ''
+  resets: string[] = []
+  complete = false
+  /** Every seq told as an item or inside a snapshot. */
+  readonly told: number[] = []
+  watcher: Watcher | undefined
+  private read = 0
+
+  constructor(job: string, cursor?: string) {
+    this.job = job
+    this.cursor = cursor
+  }
+
+  /** Subscribes on this connection, from where the last one ended. */
+  subscribe(watcher: Watcher): void {
+    this.watcher = watcher
+    this.read = 0
+    watcher.send({ type: 'subscribe', job: this.job, ...(this.cursor ? { cursor: this.cursor } : {}) })
+  }
+
+  /** Takes in what has come so far. */
+  take(): void {
+    const messages = this.watcher?.messages ?? []
+    for (; this.read < messages.length; this.read++) this.apply(messages[this.read] as Message)
+  }
+
+  private apply(message: Message): void {
+    if (message.job !== undefined && message.job !== this.job) return
+    switch (message.type) {
+      case 'snapshot':
+        this.cursor = message.cursor
+        this.seq = message.seq
+        this.state = message.state
+        return
+      case 'events': {
+        if (message.from !== this.seq + 1) throw new Error(`events from ${message.from} after ${this.seq}`)
+        if (message.items.length + (message.conflated ?? 0) !== message.to - message.from + 1)
+          throw new Error(`items do not account for ${message.from}..${message.to}`)
+        for (const item of message.items) {
+          this.told.push(item.seq)
+          if (item.type === 'state') this.state = item.state
+        }
+        this.seq = message.to
+        this.cursor = message.cursor
+        return
+      }
+      case 'reset':
+        this.resets.push(message.reason)
+        return
+      case 'complete':
+        if (this.complete) throw new Error('complete came twice')
+        this.complete = true
+        return
+      case 'error':
+        throw new Error(`${message.code}: ${message.message}`)
+    }
+  }
+}
