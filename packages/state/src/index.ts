@@ -1,4 +1,5 @@
 // @jobs/state: live, crash-proof job state on Redis.
+export type { Handler, JobContext } from './attempt.ts'
 export { defineJob, type JobDefinition } from './define.ts'
 export { isStateError, StateError, type StateErrorCode } from './errors.ts'
 export {
