@@ -1,14 +1,19 @@
-// One configuration for every package: tests run from source, on a real Redis, several files at a time.
+// One configuration for every package: tests run from source, on a real Redis, two files at a time.
 import { defineConfig } from 'vitest/config'
+
+const report = process.env.JOBS_TEST_REPORT
 
 export default defineConfig({
   resolve: { conditions: ['@jobs/source'] },
   ssr: { resolve: { conditions: ['@jobs/source', 'node'] } },
   test: {
     include: ['{packages,apps,examples}/*/test/**/*.test.ts'],
-    testTimeout: 60_000,
-    hookTimeout: 120_000,
+    // Says where Redis comes from, and fetches it once before the files ask for it at the same time.
+    globalSetup: ['packages/testkit/src/global-setup.ts'],
+    testTimeout: 90_000,
+    hookTimeout: 180_000,
     // Two cores: more files at a time only make the waits longer.
     maxWorkers: 2,
+    reporters: report ? ['default', ['json', { outputFile: report }]] : ['default'],
   },
 })
