@@ -8,8 +8,6 @@ export default defineConfig({
   ssr: { resolve: { conditions: ['@jobs/source', 'node'] } },
   test: {
     include: ['{packages,apps,examples}/*/test/**/*.test.ts'],
-    // Says where Redis comes from, and fetches it once before the files ask for it at the same time.
-    globalSetup: ['packages/testkit/src/global-setup.ts'],
     testTimeout: 90_000,
     hookTimeout: 180_000,
     // Two cores: more files at a time only make the waits longer.

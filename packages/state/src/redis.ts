@@ -106,6 +106,8 @@ export class RedisLink {
     this.deadlineMs = options.deadlineMs ?? 10_000
     this.commandTimeoutMs = options.commandTimeoutMs ?? 3_000
     this.client = new Redis(options.url, profile(options))
+    // Every call that waits for the connection listens for it.
+    this.client.setMaxListeners(0)
     this.client.on('error', (error) => this.trouble(error))
   }
 
