@@ -20,6 +20,7 @@ const ASSETS = {
   '/': ['index.html', 'text/html'],
   '/app.js': ['app.js', 'text/javascript'],
   '/style.css': ['style.css', 'text/css'],
+  '/icon.svg': ['icon.svg', 'image/svg+xml'],
 } as const
 
 const Config = z.object({

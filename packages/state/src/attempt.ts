@@ -117,7 +117,8 @@ export class RunningAttempt<P, G, R> {
         reporter.progress(encode(definition.progress, value, 'INVALID_PROGRESS', LIMITS.progressBytes)),
       log: (line) => reporter.log(String(line).slice(0, MAX_LINE)),
     })
-    return encode(definition.result, result, 'INVALID_RESULT', LIMITS.resultBytes)
+    // A handler that returns nothing has the result null.
+    return encode(definition.result, result ?? null, 'INVALID_RESULT', LIMITS.resultBytes)
   }
 
   private async endWith(thrown: unknown): Promise<AttemptEnd> {

@@ -131,11 +131,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   private async wind(graceMs: number): Promise<void> {
     this.stopRequested = true
     this.slotFreed()
-    if (this.readerId !== undefined)
-      await this.jobs.link
-        .call('CLIENT', 'UNBLOCK', String(this.readerId))
-        .catch((error) => this.trouble(error))
-    await this.loop
+    await this.leaveLoop()
     await this.allDone(graceMs)
     for (const { attempt } of this.running.values()) attempt.abort('SHUTTING_DOWN')
     await this.allDone(ABORT_GRACE_MS)
@@ -151,6 +147,21 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     )
     clearInterval(this.beats)
     await this.reader.close()
+  }
+
+  /** Wakes the blocked read. Again and again: it may be sent just after a wake-up that came too early for it. */
+  private async leaveLoop(): Promise<void> {
+    let left = false
+    const leaving = this.loop?.then(() => {
+      left = true
+    })
+    while (leaving && !left) {
+      if (this.readerId !== undefined)
+        await this.jobs.link
+          .call('CLIENT', 'UNBLOCK', String(this.readerId))
+          .catch((error) => this.trouble(error))
+      await Promise.race([leaving, new Promise((resolve) => setTimeout(resolve, 20))])
+    }
   }
 
   private async allDone(withinMs: number): Promise<void> {

@@ -1,0 +1,161 @@
+// A worker in this process: outcomes, signals, retries, and calls whose replies are cut off.
+import { once } from 'node:events'
+import { defineJob, type JobContext, Jobs, StateError, Worker, type WorkerOptions } from '@jobs/state'
+import { startProxy } from '@jobs/testkit'
+import { afterAll, afterEach, beforeAll, expect, it } from 'vitest'
+import { z } from 'zod'
+import { type Harness, startHarness } from './harness.ts'
+
+let h: Harness
+const workers: Worker<unknown, unknown, unknown>[] = []
+beforeAll(async () => {
+  h = await startHarness()
+})
+afterEach(async () => {
+  await Promise.all(workers.splice(0).map((worker) => worker.stop({ graceMs: 0 })))
+})
+afterAll(() => h.stop())
+
+let kinds = 0
+const start = async (
+  handler: (job: JobContext<unknown, unknown>) => unknown,
+  options: WorkerOptions = {},
+  result?: z.ZodType<unknown>,
+) => {
+  const definition = defineJob({ name: `kind${kinds++}`, ...(result ? { result } : {}) })
+  const worker = new Worker(h.jobs, definition, async (job) => handler(job), {
+    retryDelayMs: () => 0,
+    ...options,
+  })
+  workers.push(worker)
+  await worker.start()
+  return { worker, enqueue: async (more = {}) => (await h.jobs.enqueue(definition, { n: 1 }, more)).id }
+}
+
+it('retries a handler that throws, to its budget, and keeps the error', async () => {
+  const { enqueue } = await start(() => {
+    throw Object.assign(new Error('boom'), { code: 'E_BOOM' })
+  })
+  const id = await enqueue({ maxAttempts: 3 })
+  expect(await h.jobs.wait(id)).toMatchObject({
+    state: 'FAILED',
+    attempt: 3,
+    failures: 3,
+    error: { name: 'Error', message: 'boom', code: 'E_BOOM' },
+  })
+})
+
+it('fails an attempt whose result does not fit its schema', async () => {
+  const { enqueue } = await start(() => 'text', {}, z.number())
+  expect(await h.jobs.wait(await enqueue({ maxAttempts: 1 }))).toMatchObject({
+    error: { code: 'INVALID_RESULT' },
+  })
+})
+
+it('refuses progress that is too large, where it is reported', async () => {
+  const { enqueue } = await start((job) => job.progress('x'.repeat(10_000)))
+  expect(await h.jobs.wait(await enqueue({ maxAttempts: 1 }))).toMatchObject({ error: { code: 'TOO_LARGE' } })
+})
+
+it('coalesces progress: the last value wins and is always written', async () => {
+  const { enqueue } = await start((job) => {
+    for (let i = 1; i <= 1_000; i++) job.progress(i)
+  })
+  const id = await enqueue()
+  expect(await h.jobs.wait(id)).toMatchObject({ state: 'COMPLETED', progress: 1_000 })
+  const reports = (await h.history(id)).filter(({ type }) => type === 'progress')
+  expect(reports.length).toBeLessThan(5)
+})
+
+it('fires the signal when the job is cancelled, and ends it as CANCELLED', async () => {
+  let reason: unknown
+  const { worker, enqueue } = await start(
+    (job) =>
+      new Promise((_, reject) => {
+        job.signal.addEventListener('abort', () => {
+          reason = job.signal.reason
+          reject(job.signal.reason)
+        })
+      }),
+    { leaseMs: 900, heartbeatMs: 100 },
+  )
+  const active = once(worker, 'active')
+  const id = await enqueue()
+  await active
+  await h.jobs.cancel(id)
+  expect(await h.jobs.wait(id)).toMatchObject({ state: 'CANCELLED' })
+  expect(reason).toBeInstanceOf(StateError)
+  expect(reason).toMatchObject({ code: 'CANCEL_REQUESTED' })
+})
+
+it('runs as many at a time as its concurrency says', async () => {
+  let now = 0
+  let most = 0
+  const { enqueue } = await start(
+    async () => {
+      most = Math.max(most, ++now)
+      await new Promise((resolve) => setImmediate(resolve))
+      now--
+    },
+    { concurrency: 3 },
+  )
+  const ids = await Promise.all(Array.from({ length: 50 }, () => enqueue()))
+  await Promise.all(ids.map((id) => h.jobs.wait(id)))
+  expect(most).toBeLessThanOrEqual(3)
+})
+
+it('refuses a heartbeat that is too slow for its lease', () => {
+  expect(
+    () => new Worker(h.jobs, defineJob({ name: 'x' }), () => 1, { leaseMs: 1_000, heartbeatMs: 500 }),
+  ).toThrow('at most a third')
+})
+
+it('gives a result once, whichever reply or request is cut off', async () => {
+  const proxy = await startProxy(h.redis.port)
+  const jobs = new Jobs({ url: `redis://127.0.0.1:${proxy.port}`, namespace: h.jobs.namespace })
+  for (const when of ['before', 'after'] as const)
+    for (const what of ['"maxAttempts"', '"nonce"', '"op"', '"op":2', '"fence"']) {
+      const definition = defineJob({ name: `cut${kinds++}` })
+      const worker = new Worker(
+        jobs,
+        definition,
+        (job) => {
+          job.log('a line')
+          job.progress(1)
+          return 'done'
+        },
+        { progressIntervalMs: 0 },
+      )
+      await worker.start()
+      const cut = proxy.cutOn((chunk) => chunk.includes(what), when)
+      const { id } = await jobs.enqueue(definition, 1)
+      await cut
+      expect(await h.jobs.wait(id)).toMatchObject({ state: 'COMPLETED', attempt: 1, result: 'done' })
+      const events = await h.history(id)
+      expect(events.filter(({ type }) => type === 'log')).toHaveLength(1)
+      expect(events.map(({ seq }) => seq)).toEqual(events.map((_, i) => i + 1))
+      await worker.stop()
+    }
+  await jobs.close()
+  await proxy.close()
+})
+
+it('survives SCRIPT FLUSH and the loss of every connection', async () => {
+  const { enqueue } = await start(
+    async (job) => {
+      for (let i = 0; i < 5; i++) {
+        job.log(`line ${i}`)
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+    },
+    { concurrency: 5 },
+  )
+  const client = h.redis.client()
+  const ids: string[] = []
+  for (let i = 0; i < 20; i++) {
+    ids.push(await enqueue())
+    await client.script('FLUSH')
+    if (i % 5 === 0) await client.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+  }
+  for (const id of ids) expect(await h.jobs.wait(id)).toMatchObject({ state: 'COMPLETED' })
+})
