@@ -66,9 +66,17 @@ const finders: Record<
     return { kind: 'binary', path, env: {}, described: `${await version(path, {})} from the PATH` }
   },
 
-  docker: async (env) => {
+  docker: async (env, onProgress) => {
     if (!(await dockerAnswers(env))) return undefined
     const image = env.JOBS_REDIS_IMAGE || 'redis:8'
+    // An engine that can't get the image (no way to a registry) is no way to Redis: the next one is tried.
+    const { getContainerRuntimeClient, ImageName } = await import('testcontainers')
+    const { image: images } = await getContainerRuntimeClient()
+    const name = ImageName.fromString(image)
+    if (!(await images.exists(name))) {
+      onProgress?.(`pulling the image ${image}`)
+      await images.pull(name)
+    }
     return { kind: 'docker', image, described: `a container of ${image} (Docker through testcontainers)` }
   },
 

@@ -98,6 +98,7 @@ export class RedisLink {
   private readonly deadlineMs: number
   private readonly commandTimeoutMs: number
   private closed = false
+  private connected = 0
   private lastTrouble: StateError | undefined
 
   constructor(options: LinkOptions) {
@@ -109,6 +110,7 @@ export class RedisLink {
     // Every call that waits for the connection listens for it.
     this.client.setMaxListeners(0)
     this.client.on('error', (error) => this.trouble(error))
+    this.client.on('ready', () => this.connected++)
   }
 
   private trouble(error: unknown) {
@@ -165,6 +167,11 @@ export class RedisLink {
   batch(commands: Command[]): Promise<Reply[]> {
     if (commands.length === 0) return Promise.resolve([])
     return this.settle('PIPELINE', async () => unwrap(await this.client.pipeline(commands.map(named)).exec()))
+  }
+
+  /** Connections made so far: another number means that replies may have been lost, and that Redis knows us anew. */
+  get connections(): number {
+    return this.connected
   }
 
   /** Whether the connection is up at this moment. */

@@ -36,6 +36,8 @@ const defaultRetryDelayMs = (failures: number): number =>
 /** Milliseconds a read blocks for; a read that has not come back a while later has its connection replaced. */
 const BLOCK_MS = 5_000
 const BLOCK_GRACE_MS = 1_500
+/** Milliseconds until a failed read is tried again. */
+const READ_RETRY_MS = 200
 /** Milliseconds that aborted handlers get to return before their jobs are released over their heads. */
 const ABORT_GRACE_MS = 3_000
 
@@ -67,6 +69,8 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   /** By fence: a job that failed here may start again before its old attempt has been seen off. */
   private readonly running = new Map<string, { attempt: RunningAttempt<P, G, R>; done: Promise<void> }>()
   private readonly claiming = new Set<string>()
+  /** Delivered to us and not claimed yet: at most one read's worth. */
+  private readonly backlog: [id: string, entry: string][] = []
   private loop: Promise<void> | undefined
   private beats: NodeJS.Timeout | undefined
   private readerId: unknown
@@ -186,8 +190,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   }
 
   private async consume(): Promise<void> {
-    // After a reconnect a cut reply may have left entries pending for us, unseen: our own pending list is read first.
-    let own = true
+    let connection = 0
     while (!this.stopRequested) {
       const free = this.options.concurrency - this.running.size - this.claiming.size
       if (free <= 0) {
@@ -197,41 +200,45 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
         continue
       }
       try {
-        const entries = await this.read(own, free)
-        own = entries === NO_GROUP
-        if (entries === NO_GROUP) await this.ensureGroups()
-        else await Promise.all(entries.map(([id, entry]) => this.take(id, entry)))
+        if (this.backlog.length === 0) {
+          // After a reconnect a cut reply may have left entries pending for us, unseen: our own list is read first.
+          const anew = connection !== this.reader.connections
+          if (anew) this.readerId = await this.reader.call('CLIENT', 'ID')
+          const now = this.reader.connections
+          if (this.stopRequested) return
+          if (await this.read(anew ? '0' : '>', free)) connection = now
+          else await this.ensureGroups()
+        }
+        await Promise.all(this.backlog.splice(0, free).map(([id, entry]) => this.take(id, entry)))
       } catch (error) {
         if (this.stopRequested) return
         this.trouble(error)
-        own = true
-        await new Promise((resolve) => setTimeout(resolve, 200))
+        connection = 0
+        await new Promise((resolve) => setTimeout(resolve, READ_RETRY_MS))
       }
     }
   }
 
-  private async read(own: boolean, count: number): Promise<[id: string, entry: string][] | typeof NO_GROUP> {
-    if (own) this.readerId = await this.reader.call('CLIENT', 'ID')
-    if (this.stopRequested) return []
-    // The pending list holds what runs, too, which is skipped below: all of it is read.
-    const take = own ? this.options.concurrency * 2 + 10 : count
+  /** Adds entries to the backlog: new ones, or (from '0') those delivered to us before. False when the group is gone. */
+  private async read(from: '>' | '0', count: number): Promise<boolean> {
+    // Our own list holds what runs, too, which is skipped below: all of it is read.
+    const take = from === '0' ? this.options.concurrency * 2 + 10 : count
     const reply = await this.reader.once(
       [
         ...(['XREADGROUP', 'GROUP', GROUP, this.id, 'COUNT', take, 'BLOCK', BLOCK_MS, 'STREAMS'] as const),
         ...this.streams,
-        ...this.streams.map(() => (own ? '0' : '>')),
+        ...this.streams.map(() => from),
       ],
       BLOCK_MS + BLOCK_GRACE_MS,
     )
-    if (reply === NO_GROUP) return NO_GROUP
-    const found: [string, string][] = []
-    // A flat list under RESP3: stream, entries, stream, entries …
-    const streams = (reply ?? []) as (string | [string, string[] | null][])[]
-    for (const entries of streams)
-      if (Array.isArray(entries))
-        for (const [entry, fields] of entries) if (fields?.[1]) found.push([fields[1], entry])
+    if (reply === NO_GROUP) return false
     const held = new Set([...this.running.values()].map(({ attempt }) => attempt.grant.id))
-    return own ? found.filter(([id]) => !held.has(id)).slice(0, count) : found
+    // A flat list under RESP3: stream, entries, stream, entries … Each stream gives up to COUNT.
+    for (const entries of (reply ?? []) as (string | [string, string[] | null][])[])
+      if (Array.isArray(entries))
+        for (const [entry, fields] of entries)
+          if (fields?.[1] && !(from === '0' && held.has(fields[1]))) this.backlog.push([fields[1], entry])
+    return true
   }
 
   private async take(id: string, entry: string): Promise<void> {

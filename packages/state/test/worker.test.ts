@@ -104,6 +104,30 @@ it('runs as many at a time as its concurrency says', async () => {
   expect(most).toBeLessThanOrEqual(3)
 })
 
+it('runs no more than its concurrency when jobs wait in every partition', async () => {
+  const jobs = new Jobs({ url: h.redis.url, namespace: `${h.jobs.namespace}-p`, partitions: 8 })
+  const definition = defineJob({ name: 'spread' })
+  let now = 0
+  let most = 0
+  const worker = new Worker(
+    jobs,
+    definition,
+    async () => {
+      most = Math.max(most, ++now)
+      await new Promise((resolve) => setImmediate(resolve))
+      now--
+    },
+    { concurrency: 2 },
+  )
+  const ids: string[] = []
+  for (let i = 0; i < 40; i++) ids.push((await jobs.enqueue(definition, i)).id)
+  await worker.start()
+  for (const id of ids) expect(await jobs.wait(id)).toMatchObject({ state: 'COMPLETED', attempt: 1 })
+  expect(most).toBe(2)
+  await worker.stop()
+  await jobs.close()
+})
+
 it('refuses a heartbeat that is too slow for its lease', () => {
   expect(
     () => new Worker(h.jobs, defineJob({ name: 'x' }), () => 1, { leaseMs: 1_000, heartbeatMs: 500 }),
