@@ -1,8 +1,6 @@
 // One configuration for every package: tests run from source, on a real Redis, two files at a time.
 import { defineConfig } from 'vitest/config'
 
-const report = process.env.JOBS_TEST_REPORT
-
 export default defineConfig({
   resolve: { conditions: ['@jobs/source'] },
   ssr: { resolve: { conditions: ['@jobs/source', 'node'] } },
@@ -12,6 +10,5 @@ export default defineConfig({
     hookTimeout: 180_000,
     // Two cores: more files at a time only make the waits longer.
     maxWorkers: 2,
-    reporters: report ? ['default', ['json', { outputFile: report }]] : ['default'],
   },
 })
