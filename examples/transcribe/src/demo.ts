@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { findPocketsphinx, findRedis, startRedis, workspaceRoot } from '@jobs/provision'
+import { findPocketsphinx, findRedis, portIsFree, startRedis, workspaceRoot } from '@jobs/provision'
 import { follow } from './follow.ts'
 import { type Child, startChild } from './processes.ts'
 
@@ -18,6 +18,8 @@ Transcribes real recordings with a worker that you can kill, live on a page.
 
 Redis comes from REDIS_URL, else the PATH, else Docker, else Debian packages unpacked into .cache.`
 
+/** The page's port, when nobody has it. */
+const DEFAULT_PORT = 8_000
 /** Milliseconds until a killed worker has a successor: long enough to see that it is gone. */
 const RESTART_MS = 1_500
 
@@ -129,7 +131,7 @@ const run = async (
 
   const backend = start('backend', 'examples/transcribe/src/backend.ts', {
     GATEWAY_PORT: gatewayPort,
-    BACKEND_PORT: once ? '0' : (port ?? '8000'),
+    BACKEND_PORT: once ? '0' : (port ?? ((await portIsFree(DEFAULT_PORT)) ? String(DEFAULT_PORT) : '0')),
   })
   backend.onMessage((message) => message === 'kill-worker' && killWorker())
   const { port: backendPort } = await backend.said('listening')

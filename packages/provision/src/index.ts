@@ -6,6 +6,7 @@ export {
   type FindOptions,
   findRedis,
   freePort,
+  portIsFree,
   type RedisSource,
   type RunningRedis,
   type StartOptions,

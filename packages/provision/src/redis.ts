@@ -311,16 +311,25 @@ const startContainer = async (
   }
 }
 
-/** A port that was free a moment ago. */
-export const freePort = (): Promise<number> =>
+/** Listens for a moment on a port (0: any) and answers its number; rejects when it is taken. */
+const probePort = (port: number): Promise<number> =>
   new Promise((resolve, reject) => {
     const server = createServer()
     server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as AddressInfo
-      server.close(() => resolve(port))
+    server.listen(port, '127.0.0.1', () => {
+      const address = server.address() as AddressInfo
+      server.close(() => resolve(address.port))
     })
   })
+
+/** A port that was free a moment ago. */
+export const freePort = (): Promise<number> => probePort(0)
+
+export const portIsFree = (port: number): Promise<boolean> =>
+  probePort(port).then(
+    () => true,
+    () => false,
+  )
 
 const answersPing = async (port: number): Promise<void> => {
   for (const end = performance.now() + 20_000; ; ) {
