@@ -58,10 +58,6 @@ export class Room {
     return this.seats.size === 0 && this.joining.size === 0
   }
 
-  has(member: Member): boolean {
-    return this.seats.has(member) || this.joining.has(member)
-  }
-
   leave(member: Member): void {
     this.seats.delete(member)
     this.joining.delete(member)

@@ -13,6 +13,8 @@ import type { RoomSource } from './room.ts'
 
 /** Milliseconds a channel is kept after its last watcher left: pages reload. */
 const LINGER_MS = 5_000
+/** Milliseconds until a room that could not be read is tried again. */
+const RETRY_MS = 500
 /** Rooms read at the same time after Redis came back. */
 const READS_AT_ONCE = 64
 
@@ -125,6 +127,7 @@ export class Tailer implements RoomSource {
       await read()
     } catch (error) {
       this.onError(error)
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
       this.recoverAgain ||= this.subscriber.alive
     }
   }

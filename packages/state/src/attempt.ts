@@ -138,6 +138,16 @@ export class RunningAttempt<P, G, R> {
     return this.finish('retrying', () => transitions.retry(grant, text, delayMs), error)
   }
 
+  /** What was reported comes before the outcome; but where memory is full for reports, the outcome is taken all the same. */
+  private async flushReports(): Promise<void> {
+    try {
+      await this.reporter.flush()
+    } catch (error) {
+      if (!isStateError(error, 'REDIS_OUT_OF_MEMORY')) throw error
+      this.reporter.close()
+    }
+  }
+
   /** Writes the outcome, however long Redis is away: the work is done, only its end is missing. */
   private async finish(
     end: Exclude<AttemptEnd['end'], 'lost' | 'given_up'>,
@@ -146,8 +156,7 @@ export class RunningAttempt<P, G, R> {
   ): Promise<AttemptEnd> {
     for (;;) {
       try {
-        // Memory may be full for reports; the outcome is taken all the same.
-        if (!(await this.reporter.flush())) this.reporter.close()
+        await this.flushReports()
         const outcome = await move()
         if (!outcome.ok) return { end: 'lost' }
         if (outcome.state === 'CANCELLED' && end !== 'cancelled') return { end: 'cancelled' }

@@ -28,6 +28,8 @@ export class Reporter {
   private sending: Promise<void> | undefined
   private timer: NodeJS.Timeout | undefined
   private closed = false
+  private flushing = false
+  private failure: unknown
 
   constructor(sink: ReportSink, intervalMs: number) {
     this.sink = sink
@@ -45,13 +47,19 @@ export class Reporter {
     this.schedule()
   }
 
-  /** Writes what waits, the last progress included. Resolves false when Redis is in trouble and something still waits. */
-  async flush(): Promise<boolean> {
+  /** Writes what waits, the last progress included. Throws what Redis said when something still waits. */
+  async flush(): Promise<void> {
     clearTimeout(this.timer)
     this.timer = undefined
-    await this.sending
-    await this.send(true)
-    return this.closed || (this.lines.length === 0 && this.latest === undefined)
+    // Until it is through, nothing else starts: two reports under way would share a number.
+    this.flushing = true
+    try {
+      await this.sending
+      await this.send(true)
+    } finally {
+      this.flushing = false
+    }
+    if (!this.closed && (this.lines.length > 0 || this.latest !== undefined)) throw this.failure
   }
 
   /** Drops what waits: the attempt is over. */
@@ -61,7 +69,7 @@ export class Reporter {
   }
 
   private schedule(): void {
-    if (this.closed || this.sending || this.timer) return
+    if (this.closed || this.flushing || this.sending || this.timer) return
     if (this.lines.length === 0 && this.latest === undefined) return
     const due =
       this.lines.length > 0
@@ -111,6 +119,7 @@ export class Reporter {
       this.sink.lost()
       return false
     } catch (error) {
+      this.failure = error
       this.sink.trouble(error)
       this.pausedUntil = performance.now() + PAUSE_MS
       // Perhaps it was written. A line keeps its number, so its repeat is recognised; a newer progress would be taken

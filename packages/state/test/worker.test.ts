@@ -67,6 +67,36 @@ it('coalesces progress: the last value wins and is always written', async () => 
   expect(reports.length).toBeLessThan(5)
 })
 
+it('writes every log line once and in order, however fast they come', async () => {
+  const { enqueue } = await start(
+    async (job) => {
+      for (let i = 0; i < 300; i++) {
+        job.log(`line ${i}`)
+        job.progress(i)
+        if (i % 20 === 0) await new Promise((resolve) => setTimeout(resolve, 1))
+      }
+    },
+    { progressIntervalMs: 0 },
+  )
+  const id = await enqueue()
+  expect(await h.jobs.wait(id)).toMatchObject({ state: 'COMPLETED', progress: 299 })
+  const lines = (await h.history(id)).flatMap((event) => (event.type === 'log' ? [event.line] : []))
+  expect(lines).toEqual(Array.from({ length: 300 }, (_, i) => `line ${i}`))
+})
+
+it('ends a job although memory is full for its reports', async () => {
+  const client = h.redis.client()
+  const { enqueue } = await start(async (job) => {
+    await client.config('SET', 'maxmemory', '1mb')
+    job.log('a line')
+    return 'done'
+  })
+  const id = await enqueue()
+  const ended = await h.jobs.wait(id)
+  await client.config('SET', 'maxmemory', '0')
+  expect(ended).toMatchObject({ state: 'COMPLETED', result: 'done' })
+})
+
 it('fires the signal when the job is cancelled, and ends it as CANCELLED', async () => {
   let reason: unknown
   const { worker, enqueue } = await start(
