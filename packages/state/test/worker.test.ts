@@ -139,11 +139,18 @@ it('runs no more than its concurrency when jobs wait in every partition', async 
   const definition = defineJob({ name: 'spread' })
   let now = 0
   let most = 0
+  // The first waits for company, so that the concurrency is used whatever the machine does.
+  let meet: () => void = () => undefined
+  const met = new Promise<void>((resolve) => {
+    meet = resolve
+  })
   const worker = new Worker(
     jobs,
     definition,
     async () => {
       most = Math.max(most, ++now)
+      if (now === 2) meet()
+      await met
       await new Promise((resolve) => setImmediate(resolve))
       now--
     },
