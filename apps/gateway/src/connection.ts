@@ -18,6 +18,10 @@ import type { Rooms } from './rooms.ts'
 
 /** Milliseconds that a client is asked to wait while Redis is away. */
 const RETRY_AFTER_MS = 1_000
+/** Jobs read at the same time for one connection: a result may be large, and many of them are asked for at once. */
+const READS_AT_ONCE = 8
+
+type Subscribe = Extract<ClientMessage, { type: 'subscribe' }>
 
 export class Connection {
   readonly id = randomBytes(9).toString('base64url')
@@ -26,6 +30,9 @@ export class Connection {
   private readonly outbox: Outbox
   private readonly onFault: (error: unknown) => void
   private readonly subscriptions = new Map<string, Member>()
+  /** Watched jobs that have not been read yet. */
+  private readonly unread = new Map<string, { member: Member; asked: Subscribe }>()
+  private reading = 0
   private readonly heartbeat: NodeJS.Timeout
   private pong: NodeJS.Timeout | undefined
   private errors = 0
@@ -37,8 +44,14 @@ export class Connection {
     this.socket = socket
     this.rooms = rooms
     this.onFault = onFault
-    this.outbox = new Outbox(socket, () => this.cut(CLOSE.slowConsumer))
+    this.outbox = new Outbox(
+      socket,
+      () => this.cut(CLOSE.slowConsumer),
+      () => this.readOn(),
+    )
     socket.on('message', (data, binary) => this.receive(data, binary))
+    // Answered by ws, and paid for like any other message.
+    socket.on('ping', () => this.takeToken())
     socket.on('pong', () => clearTimeout(this.pong))
     // Violations of the WebSocket protocol: ws closes the socket with the right code by itself.
     socket.on('error', () => undefined)
@@ -58,7 +71,7 @@ export class Connection {
   }
 
   close({ code, reason }: Close): void {
-    this.outbox.flush()
+    this.outbox.flush(true)
     this.socket.close(code, reason)
   }
 
@@ -71,16 +84,14 @@ export class Connection {
   private closed(): void {
     clearInterval(this.heartbeat)
     clearTimeout(this.pong)
+    this.outbox.stop()
+    this.unread.clear()
     for (const [job, member] of this.subscriptions) this.rooms.leave(job, member)
     this.subscriptions.clear()
   }
 
   private beat(): void {
     if (this.socket.readyState !== this.socket.OPEN) return
-    if (this.outbox.tooFarBehind()) {
-      this.cut(CLOSE.slowConsumer)
-      return
-    }
     this.socket.ping()
     this.pong = setTimeout(() => this.cut(CLOSE.noPong), TIMES_V1.pong)
     // Pages can't see control frames.
@@ -101,12 +112,29 @@ export class Connection {
       this.malformed('not JSON', raw)
       return
     }
-    const parsed = ClientMessage.safeParse(raw)
-    if (!parsed.success) {
-      this.malformed(reasonOf(parsed.error), raw)
+    if (!Array.isArray(raw)) {
+      this.take(raw)
       return
     }
-    this.handle(parsed.data)
+    if (raw.length === 0 || raw.length > LIMITS_V1.messagesPerFrame) {
+      this.malformed(`a list has 1 to ${LIMITS_V1.messagesPerFrame} messages`, null)
+      return
+    }
+    for (const [i, message] of raw.entries()) {
+      // The frame itself has paid for the first.
+      if (i === 0 || this.takeToken()) this.take(message)
+      if (this.socket.readyState !== this.socket.OPEN) return
+    }
+  }
+
+  private take(raw: unknown): void {
+    const parsed = ClientMessage.safeParse(raw)
+    if (parsed.success) this.handle(parsed.data)
+    else
+      this.malformed(
+        asksForTag(raw) ? 'tag subscriptions are not offered by this gateway yet' : reasonOf(parsed.error),
+        raw,
+      )
   }
 
   private handle(message: ClientMessage): void {
@@ -125,18 +153,13 @@ export class Connection {
         this.unsubscribe(message.job, message.id)
         return
       case 'subscribe':
-        for (const job of new Set(message.jobs ?? [message.job as string]))
-          this.subscribe(job, message).catch((error) => {
-            this.onFault(error)
-            this.error('internal', 'The gateway failed at this; try again.', message.id, job, true)
-          })
+        for (const job of message.jobs ?? [message.job as string]) this.subscribe(job, message)
+        this.readOn()
     }
   }
 
-  private async subscribe(
-    job: string,
-    { cursor, detail = 'all', id }: Extract<ClientMessage, { type: 'subscribe' }>,
-  ): Promise<void> {
+  private subscribe(job: string, asked: Subscribe): void {
+    const { detail = 'all', id } = asked
     if (this.subscriptions.has(job)) {
       this.error('already_subscribed', 'This connection watches that job already.', id, job)
       return
@@ -147,21 +170,47 @@ export class Connection {
     }
     const member: Member = {
       detail,
-      say: (text) => this.outbox.push(text),
+      say: (message, direct) => this.outbox.push(message, direct),
       left: () => {
         if (this.subscriptions.get(job) === member) this.subscriptions.delete(job)
       },
     }
     this.subscriptions.set(job, member)
+    this.unread.set(job, { member, asked })
+  }
+
+  /** Reads watched jobs while the client takes what it asked for. */
+  private readOn(): void {
+    for (const [job, { member, asked }] of this.unread) {
+      if (this.reading >= READS_AT_ONCE || !this.outbox.hasRoom) return
+      this.unread.delete(job)
+      this.reading++
+      void this.join(job, member, asked).finally(() => {
+        this.reading--
+        this.readOn()
+      })
+    }
+  }
+
+  private async join(job: string, member: Member, { cursor, id }: Subscribe): Promise<void> {
+    // Whoever left meanwhile was told so already.
+    const leave = () => {
+      const watches = this.subscriptions.get(job) === member
+      member.left()
+      return watches
+    }
     try {
-      if (await this.rooms.join(job, member, cursor, id)) return
-      member.left()
+      const exists = await this.rooms.join(job, member, cursor, id)
       // The same words for a job that is unknown and one that is not for this client.
-      this.error('not_found', 'There is no such job, or it is not for you to watch.', id, job)
+      if (!exists && leave())
+        this.error('not_found', 'There is no such job, or it is not for you to watch.', id, job)
     } catch (error) {
-      member.left()
-      if (!isStateError(error)) throw error
-      this.error('unavailable', 'Jobs cannot be read at the moment; try again.', id, job, true)
+      const watches = leave()
+      const known = isStateError(error)
+      if (!known) this.onFault(error)
+      if (!watches) return
+      if (known) this.error('unavailable', 'Jobs cannot be read at the moment; try again.', id, job, true)
+      else this.error('internal', 'The gateway failed at this; try again.', id, job, true)
     }
   }
 
@@ -172,6 +221,7 @@ export class Connection {
       return
     }
     this.subscriptions.delete(job)
+    this.unread.delete(job)
     this.rooms.leave(job, member)
     this.say({ type: 'unsubscribed', job, code: 'requested', ...echo(id) })
   }
@@ -222,6 +272,13 @@ export class Connection {
 }
 
 const echo = (id: string | undefined) => (id === undefined ? {} : { id })
+
+const asksForTag = (raw: unknown): boolean =>
+  typeof raw === 'object' &&
+  raw !== null &&
+  'tag' in raw &&
+  'type' in raw &&
+  (raw.type === 'subscribe' || raw.type === 'unsubscribe')
 
 const reasonOf = (error: z.ZodError): string => {
   const [issue] = error.issues

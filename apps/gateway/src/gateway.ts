@@ -22,7 +22,7 @@ export const startGateway = async (
   tailer: Tailer,
   { host, port, onError }: { host: string; port: number; onError: (error: unknown) => void },
 ): Promise<Gateway> => {
-  const rooms = new Rooms(tailer, onError)
+  const rooms = new Rooms(tailer)
   const connections = new Set<Connection>()
   let draining = false
   let emptied: () => void = () => undefined

@@ -101,6 +101,8 @@ const refusalOf = (request: IncomingMessage, draining: boolean): Refusal | null 
 
 /** What ws lets through or answers otherwise than the contract says. */
 const upgradeRefusal = (request: IncomingMessage): Refusal | null => {
+  if (request.headers.upgrade?.toLowerCase() !== 'websocket')
+    return { status: 400, message: 'the only upgrade here is to websocket' }
   const hosts = request.rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'host').length
   if (request.httpVersion !== '1.1' || hosts !== 1)
     return { status: 400, message: 'an upgrade takes HTTP/1.1 and one Host header' }

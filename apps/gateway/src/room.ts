@@ -1,14 +1,14 @@
-// One job's watchers. The room knows up to which event it has told, takes events from the tailer, and closes every gap
+// One job's watchers. The room knows up to which event each was told, takes events from the tailer, and closes every gap
 // from the stream before it tells on. It knows neither Redis nor sockets: this is where the two meet.
-import type { Detail, ResetReason } from '@jobs/protocol'
-import { LIMITS_V1 } from '@jobs/protocol'
-import { type Continuation, headOf, isTerminal, type Snapshot, type StoredEvent, seqOf } from '@jobs/state'
+import { type Detail, LIMITS_V1, type ResetReason } from '@jobs/protocol'
+import { type Continuation, isTerminal, msOf, type Snapshot, seqOf } from '@jobs/state'
+import { bytesOf, type Item, itemOf, itemsOf, type Told, withoutStaleProgress } from './told.ts'
 
 /** A watcher, as the room sees it. */
 export interface Member {
   readonly detail: Detail
-  /** JSON text of a message. */
-  say(text: string): void
+  /** The JSON text of a message, or events. `asked`: a direct answer. */
+  say(message: string | Told, asked?: boolean): void
   /** The room has nothing more for it. */
   left(): void
 }
@@ -17,11 +17,13 @@ export interface Member {
 export interface RoomSource {
   snapshot(job: string): Promise<Snapshot | null>
   since(job: string, cursor: string, count: number): Promise<Continuation | null>
+  /** A read failed: calls `recovered` until it succeeds. */
+  later(room: Room, error: unknown): void
 }
 
 interface Seat {
   member: Member
-  /** The last event told, or folded into what was told. */
+  /** The last event told, or left out of what was told. */
   seq: number
   cursor: string
   /** Where the next `events` message starts: behind events that this detail leaves out. */
@@ -30,153 +32,210 @@ interface Seat {
   id: string | undefined
 }
 
-/** Live events kept to fill in a newcomer that read the job a moment ago. */
+/** Events kept to fill in watchers that read the job a moment ago. */
 const KEPT = 64
+/** Events that a detail left out before the watcher's position is moved on without items, so that it can be resumed. */
+const LEFT_OUT = 100
 
 const json = JSON.stringify
 
 export class Room {
   readonly job: string
   private readonly source: RoomSource
-  private readonly onError: (error: unknown) => void
   private readonly seats = new Map<Member, Seat>()
   private readonly joining = new Set<Member>()
-  private recent: StoredEvent[] = []
-  /** The newest seq heard of on the channel. */
+  private readonly reads = new Map<string, Promise<Continuation | null>>()
+  /** What was heard while somebody read; contiguous. */
+  private recent: Item[] = []
+  /** The seq heard last on the channel. */
   private heard = 0
-  private snapshotRead: Promise<Snapshot | null> | undefined
+  private heardAt = performance.now()
+  /**
+   * `lost`: the connection is gone. `back`: it is there again, and what it says may belong to another history than what
+   * was told; it waits in `recent` until the stream was read.
+   */
+  private channel: 'live' | 'lost' | 'back' = 'live'
+  /** Counts the changes of `channel`: a read that began before one proves nothing after it. */
+  private epoch = 0
   private repairing: Promise<void> | undefined
   private repairAgain = false
 
-  constructor(job: string, source: RoomSource, onError: (error: unknown) => void) {
+  constructor(job: string, source: RoomSource) {
     this.job = job
     this.source = source
-    this.onError = onError
   }
 
   get empty(): boolean {
     return this.seats.size === 0 && this.joining.size === 0
   }
 
+  /** Milliseconds since the room last knew where the job stands. */
+  get quietMs(): number {
+    return performance.now() - this.heardAt
+  }
+
+  /** Keeps a place, so that the room stays open while its channel is being subscribed. */
+  expect(member: Member): void {
+    this.joining.add(member)
+  }
+
   leave(member: Member): void {
     this.seats.delete(member)
+    this.left(member)
+  }
+
+  private left(member: Member): void {
     this.joining.delete(member)
+    if (this.joining.size === 0 && this.channel === 'live') this.recent = []
   }
 
   /**
-   * Seats a watcher: tells it where it stands, then everything from there. The channel is subscribed already, so what
-   * happens during the read is heard. Answers false when there is no such job; throws when Redis can't be read.
+   * Seats an expected watcher: tells it where it stands, then everything from there. The channel is subscribed already,
+   * so what happens during the read is heard. Answers false when there is no such job; throws when Redis can't be read.
    */
   async join(member: Member, cursor: string | undefined, id: string | undefined): Promise<boolean> {
-    this.joining.add(member)
+    const { epoch } = this
     try {
-      const seat =
-        cursor === undefined ? await this.seatNow(member, id) : await this.seatAt(member, cursor, id)
-      if (!seat) return false
-      // It may have left, or its socket may have closed, during the read.
+      // It may leave, or its socket may close, at any await.
       if (!this.joining.has(member)) return true
-      this.seats.set(member, seat)
-      this.catchUp(seat)
+      const read = await this.read(cursor)
+      if (!this.joining.has(member)) return true
+      if (!read) return false
+      const seat =
+        cursor === undefined ? this.present(member, read.snapshot, id) : this.place(member, cursor, read, id)
+      if (seat) this.catchUp(seat)
+      // The channel was deaf for a while during the read.
+      if (seat && epoch !== this.epoch && this.channel !== 'lost') this.repairSoon()
       return true
     } finally {
-      this.joining.delete(member)
+      this.left(member)
     }
   }
 
-  private async seatNow(member: Member, id: string | undefined): Promise<Seat | undefined> {
-    // All who join at the same moment are served by one read.
-    this.snapshotRead ??= this.source.snapshot(this.job).finally(() => {
-      this.snapshotRead = undefined
-    })
-    const snapshot = await this.snapshotRead
-    if (!snapshot) return undefined
-    if (!this.joining.has(member)) return seatOf(member, snapshot, id)
+  /** One read serves all who join at the same moment from the same position. */
+  private async read(cursor: string | undefined): Promise<Continuation | null> {
+    const key = cursor ?? ''
+    let read = this.reads.get(key)
+    if (read) {
+      const shared = await read
+      // What was not there when another asked may be there by now; a read begun since then will tell.
+      if (shared && !shared.gap) return shared
+      read = this.reads.get(key)
+    }
+    if (!read) {
+      read = this.readAlone(cursor).finally(() => this.reads.delete(key))
+      this.reads.set(key, read)
+    }
+    return read
+  }
+
+  private async readAlone(cursor: string | undefined): Promise<Continuation | null> {
+    if (cursor !== undefined) return this.source.since(this.job, cursor, LIMITS_V1.replayEvents)
+    const snapshot = await this.source.snapshot(this.job)
+    return snapshot && { snapshot, events: [], more: false, gap: null }
+  }
+
+  private place(
+    member: Member,
+    cursor: string,
+    read: Continuation,
+    id: string | undefined,
+  ): Seat | undefined {
+    const reason = resetReason(read)
+    if (reason) return this.reset(member, reason, read.snapshot, id)
+    const seat = seatOf(member, { cursor, seq: seqOf(cursor) }, id)
+    this.seats.set(member, seat)
+    this.tell(seat, itemsOf(read.events), { asked: true })
+    return this.goLive(seat, read.snapshot)
+  }
+
+  private reset(member: Member, reason: ResetReason, snapshot: Snapshot, id?: string): Seat | undefined {
+    member.say(json({ type: 'reset', job: this.job, reason, id }), true)
     return this.present(member, snapshot, id)
   }
 
-  private async seatAt(member: Member, cursor: string, id: string | undefined): Promise<Seat | undefined> {
-    const read = await this.source.since(this.job, cursor, LIMITS_V1.replayEvents)
-    if (!read) return undefined
-    const seat = seatOf(member, { cursor, seq: seqOf(cursor) }, id)
-    if (!this.joining.has(member)) return seat
-    const reason = resetReason(read)
-    if (reason) {
-      member.say(json({ type: 'reset', job: this.job, reason, id }))
-      return this.present(member, read.snapshot, id)
-    }
-    this.tell(seat, read.events)
-    if (isTerminal(read.snapshot.state)) this.complete(seat, read.snapshot.state)
-    else member.say(json({ type: 'live', job: this.job, cursor: seat.cursor, id }))
-    return seat
+  private present(member: Member, snapshot: Snapshot, id: string | undefined): Seat | undefined {
+    const seat = seatOf(member, snapshot, id)
+    this.seats.set(member, seat)
+    member.say(snapshotText(snapshot, id), true)
+    return this.goLive(seat, snapshot)
   }
 
-  /** Snapshot, then `live`, or `complete` for a job that has ended. */
-  private present(member: Member, snapshot: Snapshot, id: string | undefined): Seat {
-    const seat = seatOf(member, snapshot, id)
-    member.say(snapshotMessage(snapshot, id))
-    if (isTerminal(snapshot.state)) this.complete(seat, snapshot.state)
-    else member.say(json({ type: 'live', job: this.job, cursor: seat.cursor, id }))
+  /** `live`, or `complete` for a job that has ended: then there is no seat any more. */
+  private goLive(seat: Seat, { state }: Snapshot): Seat | undefined {
+    if (isTerminal(state)) {
+      this.complete(seat, state)
+      return undefined
+    }
+    this.tellLeftOut(seat)
+    seat.member.say(json({ type: 'live', job: this.job, cursor: seat.cursor, id: seat.id }), true)
+    seat.id = undefined
     return seat
   }
 
   private complete(seat: Seat, state: string): void {
     const { member, cursor, id } = seat
-    this.leave(member)
-    // Events that a detail left out are still accounted for before the end.
-    this.flushHeld(seat)
+    this.seats.delete(member)
+    this.tellLeftOut(seat)
     member.say(json({ type: 'complete', job: this.job, state, cursor, id }))
     member.left()
   }
 
-  /** Brings a newcomer from where its read left it to where the channel is. */
+  /** Brings a watcher from where its read left it to where the channel is. */
   private catchUp(seat: Seat): void {
-    seat.id = undefined
-    if (!this.seats.has(seat.member) || this.heard <= seat.seq) return
-    const missing = this.recent.filter((event) => event.seq > seat.seq)
+    if (this.channel !== 'live' || this.heard <= seat.seq) return
+    const missing = this.recent.filter((item) => item.seq > seat.seq)
     if (missing[0]?.seq === seat.seq + 1) this.give(seat, missing)
     else this.repairSoon()
   }
 
   /** A message of the job's channel. */
   hear(body: string): void {
-    const head = headOf(body)
-    if (!head) return
-    const event = { seq: head.seq, cursor: head.cursor, body }
-    this.heard = Math.max(this.heard, head.seq)
-    const last = this.recent.at(-1)
-    // A gap here, or a history that began anew, makes what was kept useless for filling in.
-    if (last && last.seq + 1 !== event.seq) {
-      this.recent = []
-      this.heard = head.seq
-    }
-    this.recent.push(event)
-    if (this.recent.length > KEPT) this.recent.shift()
+    const item = itemOf(body)
+    if (!item) return
+    this.heard = item.seq
+    this.heardAt = performance.now()
+    if (this.joining.size > 0 || this.channel !== 'live') this.keep(item)
+    if (this.channel !== 'live') return
     let gap = false
-    // One text serves all who stand at the same place.
-    const shared = new Map<Detail, string>()
-    for (const seat of [...this.seats.values()]) {
-      if (event.seq <= seat.seq) {
-        // The same number with another time is another history: Redis lost what it had told.
-        // (A lower number is an event that a read has told already.)
-        if (event.seq === seat.seq && event.cursor !== seat.cursor) gap = true
-        continue
-      }
-      if (event.seq === seat.seq + 1) this.give(seat, [event], shared)
-      else gap = true
-    }
+    // One message serves all who stand at the same place.
+    const shared = new Map<Detail, Told>()
+    for (const seat of [...this.seats.values()])
+      if (item.seq === seat.seq + 1) this.give(seat, [item], shared)
+      else gap ||= item.seq > seat.seq || isOtherHistory(item, seat)
     if (gap) this.repairSoon()
   }
 
-  /** The channel may have been deaf for a while. */
+  private keep(item: Item): void {
+    const last = this.recent.at(-1)
+    if (last && last.seq + 1 !== item.seq) this.recent = []
+    this.recent.push(item)
+    if (this.recent.length > KEPT) this.recent.shift()
+  }
+
+  /** The connection that the channel is heard on is gone. */
+  lost(): void {
+    this.channel = 'lost'
+    this.epoch++
+    this.recent = []
+  }
+
+  /** The channel is heard again, and may have been deaf for a while. Throws when Redis can't be read. */
   recovered(): Promise<void> {
+    this.channel = 'back'
+    this.epoch++
     this.recent = []
     this.heard = 0
     return this.repair()
   }
 
-  /** A repair that fails leaves its watchers where they are; the next event or recovery tries again. */
+  /** Reads where the job stands, for when nothing was heard for long: a job that is gone says nothing. */
+  check(): Promise<void> {
+    return this.repair()
+  }
+
   private repairSoon(): void {
-    this.repair().catch(this.onError)
+    this.repair().catch((error) => this.source.later(this, error))
   }
 
   /** Reads the stream from where the watchers stand, until all of them are where it ends. One at a time. */
@@ -197,84 +256,104 @@ export class Room {
   }
 
   private async repairOnce(): Promise<void> {
+    const { epoch } = this
+    const provesChannel = this.channel === 'back'
     const places = new Map<string, Seat[]>()
-    for (const seat of this.seats.values())
-      places.set(seat.cursor, [...(places.get(seat.cursor) ?? []), seat])
+    for (const seat of this.seats.values()) {
+      const seats = places.get(seat.cursor)
+      if (seats) seats.push(seat)
+      else places.set(seat.cursor, [seat])
+    }
     for (const [cursor, seats] of places) {
       const read = await this.source.since(this.job, cursor, LIMITS_V1.replayEvents)
-      const shared = new Map<Detail, string>()
-      for (const seat of seats) {
-        // It may have left, or been told more by the channel, during the read.
-        if (!this.seats.has(seat.member)) continue
-        if (!read) {
-          this.vanish(seat)
-          continue
-        }
-        const reason = resetReason(read)
-        if (reason) {
-          const told = reason === 'too_far' ? reason : 'redis_recovered'
-          seat.member.say(json({ type: 'reset', job: this.job, reason: told }))
-          this.seats.delete(seat.member)
-          const anew = this.present(seat.member, read.snapshot, undefined)
-          if (!isTerminal(read.snapshot.state)) this.seats.set(seat.member, anew)
-          this.recent = []
-          this.heard = read.snapshot.seq
-        } else {
-          const unmoved = seat.cursor === cursor
-          this.give(
-            seat,
-            unmoved ? read.events : read.events.filter((event) => event.seq > seat.seq),
-            unmoved ? shared : undefined,
-          )
-        }
-      }
+      const shared = new Map<Detail, Told>()
+      const items = read ? itemsOf(read.events) : []
+      // It may have left, come again, or been told more by the channel, during the read.
+      for (const seat of seats)
+        if (this.seats.get(seat.member) === seat) this.mend(seat, cursor, read, items, shared)
     }
+    this.heardAt = performance.now()
+    if (!provesChannel || epoch !== this.epoch) return
+    this.channel = 'live'
+    for (const seat of [...this.seats.values()]) this.catchUp(seat)
+    if (this.joining.size === 0) this.recent = []
   }
 
-  /** The job is gone: its retention has passed, or Redis lost it. */
-  private vanish(seat: Seat): void {
-    this.seats.delete(seat.member)
-    seat.member.say(json({ type: 'unsubscribed', job: this.job, code: 'not_found' }))
-    seat.member.left()
+  private mend(
+    seat: Seat,
+    cursor: string,
+    read: Continuation | null,
+    items: Item[],
+    shared: Map<Detail, Told>,
+  ): void {
+    if (!read) {
+      // Its retention has passed, or Redis lost it.
+      this.seats.delete(seat.member)
+      seat.member.say(json({ type: 'unsubscribed', job: this.job, code: 'not_found' }))
+      seat.member.left()
+      return
+    }
+    const reason = resetReason(read)
+    if (reason)
+      // Ahead of what there is, or beside it: Redis has lost what was told.
+      this.reset(
+        seat.member,
+        reason === 'ahead' || reason === 'diverged' ? 'redis_recovered' : reason,
+        read.snapshot,
+      )
+    else if (seat.cursor === cursor) this.give(seat, items, shared)
+    else
+      this.give(
+        seat,
+        items.filter((item) => item.seq > seat.seq),
+      )
   }
 
   /** Tells events, and the end when they lead to it. */
-  private give(seat: Seat, events: StoredEvent[], shared?: Map<Detail, string>): void {
-    const last = events.at(-1)
-    if (!last) return
-    this.tell(seat, events, shared)
-    for (let i = events.length - 1; i >= 0; i--) {
-      const state = headOf((events[i] as StoredEvent).body)?.state
-      if (!state) continue
-      if (isTerminal(state)) this.complete(seat, state)
-      return
-    }
+  private give(seat: Seat, items: Item[], shared?: Map<Detail, Told>): void {
+    this.tell(seat, items, shared ? { shared } : {})
+    const state = items.findLast((item) => item.state)?.state
+    if (state && isTerminal(state)) this.complete(seat, state)
   }
 
-  private tell(seat: Seat, events: StoredEvent[], shared?: Map<Detail, string>): void {
-    const last = events.at(-1)
-    if (!last) return
+  private tell(
+    seat: Seat,
+    items: Item[],
+    { shared, asked }: { shared?: Map<Detail, Told>; asked?: boolean },
+  ): void {
+    const [first, last] = [items[0], items.at(-1)]
+    if (!first || !last) return
     const { detail } = seat.member
-    const plain = seat.from === (events[0] as StoredEvent).seq
+    const plain = seat.from === first.seq
     seat.seq = last.seq
     seat.cursor = last.cursor
-    let text = plain ? shared?.get(detail) : undefined
-    if (text === undefined) {
-      const items = chosen(events, detail)
-      // Nothing this watcher asked for: its numbers are told with the next message.
-      if (items.length === 0) return
-      text = eventsMessage(this.job, seat, items)
-      if (plain) shared?.set(detail, text)
+    let told = plain ? shared?.get(detail) : undefined
+    if (!told) {
+      const wanted = chosen(items, detail)
+      // Nothing this watcher asked for: its numbers are told with the next message, before they are too many.
+      if (wanted.length === 0 && seat.seq - seat.from < LEFT_OUT) return
+      told = toldOf(this.job, seat, wanted)
+      if (plain) shared?.set(detail, told)
     }
     seat.from = last.seq + 1
-    seat.member.say(text)
+    seat.member.say(told, asked)
   }
 
-  private flushHeld(seat: Seat): void {
+  private tellLeftOut(seat: Seat): void {
     if (seat.from > seat.seq) return
-    seat.member.say(eventsMessage(this.job, seat, []))
+    seat.member.say(toldOf(this.job, seat, []))
     seat.from = seat.seq + 1
   }
+}
+
+const snapshotTexts = new WeakMap<Snapshot, string>()
+
+/** A result may be large, and watchers may be many: made once, and only the echo added. */
+const snapshotText = (snapshot: Snapshot, id: string | undefined): string => {
+  const { id: job, ...rest } = snapshot
+  const text = snapshotTexts.get(snapshot) ?? json({ type: 'snapshot', job, ...rest })
+  snapshotTexts.set(snapshot, text)
+  return id === undefined ? text : `${text.slice(0, -1)},"id":${json(id)}}`
 }
 
 const seatOf = (member: Member, at: { seq: number; cursor: string }, id: string | undefined): Seat => ({
@@ -285,31 +364,31 @@ const seatOf = (member: Member, at: { seq: number; cursor: string }, id: string 
   id,
 })
 
+/** A number that was told already, at another time: Redis lost what it had told, and numbers anew. */
+const isOtherHistory = (item: Item, seat: Seat): boolean =>
+  item.seq === seat.seq ? item.cursor !== seat.cursor : msOf(item.cursor) > msOf(seat.cursor)
+
 const resetReason = (read: Continuation): ResetReason | null => {
   if (read.gap) return read.gap
   if (read.more) return 'too_far'
-  const bytes = read.events.reduce((sum, event) => sum + event.body.length, 0)
+  const bytes = read.events.reduce((sum, { body }) => sum + Buffer.byteLength(body), 0)
   return bytes > LIMITS_V1.replayBytes ? 'too_far' : null
 }
 
 /** State changes always; progress and log lines by what the watcher asked for. */
-const chosen = (events: StoredEvent[], detail: Detail): StoredEvent[] => {
-  if (detail === 'all') return events
-  const types = events.map((event) => headOf(event.body)?.type)
-  const lastProgress = detail === 'latest' ? types.lastIndexOf('progress') : -1
-  return events.filter((_, i) => types[i] === 'state' || i === lastProgress)
+const chosen = (items: Item[], detail: Detail): Item[] => {
+  if (detail === 'all') return items
+  if (detail === 'state') return items.filter((item) => item.type === 'state')
+  return withoutStaleProgress(items).filter((item) => item.type !== 'log')
 }
 
-const eventsMessage = (job: string, { from, seq, cursor, id }: Seat, items: StoredEvent[]): string => {
-  const left = seq - from + 1 - items.length
-  return (
-    `{"type":"events","job":${json(job)},"from":${from},"to":${seq},"cursor":"${cursor}"` +
-    `${left > 0 ? `,"conflated":${left}` : ''}${id === undefined ? '' : `,"id":${json(id)}`}` +
-    `,"items":[${items.map((item) => item.body).join(',')}]}`
-  )
-}
-
-const snapshotMessage = (snapshot: Snapshot, id: string | undefined): string => {
-  const { id: job, ...rest } = snapshot
-  return json({ type: 'snapshot', job, ...rest, id })
-}
+const toldOf = (job: string, { from, seq, cursor, id, member }: Seat, items: Item[]): Told => ({
+  job,
+  from,
+  to: seq,
+  cursor,
+  items,
+  id,
+  latest: member.detail === 'latest',
+  bytes: bytesOf(items),
+})

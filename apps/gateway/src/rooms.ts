@@ -2,14 +2,15 @@
 import { type Member, Room } from './room.ts'
 import type { Tailer } from './tailer.ts'
 
+/** Milliseconds a room is kept after its last watcher left: pages reload. */
+const LINGER_MS = 5_000
+
 export class Rooms {
   private readonly tailer: Tailer
-  private readonly onError: (error: unknown) => void
   private readonly rooms = new Map<string, Room>()
 
-  constructor(tailer: Tailer, onError: (error: unknown) => void) {
+  constructor(tailer: Tailer) {
     this.tailer = tailer
-    this.onError = onError
   }
 
   /** Answers false when there is no such job. Throws a StateError when Redis can't be read. */
@@ -21,14 +22,18 @@ export class Rooms {
   ): Promise<boolean> {
     let room = this.rooms.get(job)
     if (!room) {
-      room = new Room(job, this.tailer, this.onError)
+      room = new Room(job, this.tailer)
       this.rooms.set(job, room)
     }
-    await this.tailer.watch(job, room)
+    room.expect(member)
+    let exists = true
     try {
-      return await room.join(member, cursor, id)
+      await this.tailer.watch(job, room)
+      exists = await room.join(member, cursor, id)
+      return exists
     } finally {
-      this.letGo(job, room)
+      // Who guesses ids leaves no channels behind.
+      this.letGo(job, room, exists ? LINGER_MS : 0)
     }
   }
 
@@ -36,15 +41,15 @@ export class Rooms {
     const room = this.rooms.get(job)
     if (!room) return
     room.leave(member)
-    this.letGo(job, room)
+    this.letGo(job, room, LINGER_MS)
   }
 
-  private letGo(job: string, room: Room): void {
-    if (room.empty)
-      this.tailer.unwatch(
-        job,
-        () => room.empty,
-        () => this.rooms.delete(job),
-      )
+  private letGo(job: string, room: Room, afterMs: number): void {
+    if (!room.empty) return
+    this.tailer.unwatch(job, afterMs, () => {
+      if (!room.empty) return false
+      this.rooms.delete(job)
+      return true
+    })
   }
 }

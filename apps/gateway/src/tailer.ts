@@ -1,5 +1,6 @@
 // The Redis side: listens to the channels of watched jobs, and reads jobs and streams. Knows no sockets.
 import {
+  isStateError,
   type Keys,
   keysOf,
   type LinkOptions,
@@ -11,17 +12,27 @@ import {
 } from '@jobs/state'
 import type { RoomSource } from './room.ts'
 
-/** Milliseconds a channel is kept after its last watcher left: pages reload. */
-const LINGER_MS = 5_000
-/** Milliseconds until a room that could not be read is tried again. */
-const RETRY_MS = 500
 /** Rooms read at the same time after Redis came back. */
 const READS_AT_ONCE = 64
+/** Milliseconds until rooms that could not be read are tried again. */
+const RETRY_MS = 500
+/** Milliseconds of silence after which a room is checked, and how many rooms are at most, each second. */
+const QUIET_MS = 30_000
+const CHECKS_A_SECOND = 64
 
 /** What the tailer needs of a room. */
 interface Hearer {
+  readonly quietMs: number
   hear(body: string): void
+  lost(): void
   recovered(): Promise<void>
+  check(): Promise<void>
+}
+
+interface Watched {
+  hearer: Hearer
+  subscribed: Promise<void>
+  lingering?: NodeJS.Timeout | undefined
 }
 
 export interface TailerOptions extends LinkOptions {
@@ -35,9 +46,16 @@ export class Tailer implements RoomSource {
   private readonly subscriber: Subscriber
   private readonly all: Keys[]
   private readonly onError: (error: unknown) => void
-  private readonly watched = new Map<string, { hearer: Hearer; lingering?: NodeJS.Timeout }>()
-  private recovering: Promise<void> | undefined
-  private recoverAgain = false
+  private readonly watched = new Map<string, Watched>()
+  /** Rooms that may have missed events and have not read their stream since. */
+  private readonly stale = new Set<Hearer>()
+  private recovering = false
+  /** Whether rooms could not be read, or not yet. */
+  private behind = false
+  private closed = false
+  private readonly checks: NodeJS.Timeout
+  private checking = false
+  private nextChecks: Iterator<Watched> = [].values()
 
   constructor(options: TailerOptions) {
     this.onError = options.onError
@@ -47,15 +65,23 @@ export class Tailer implements RoomSource {
     this.link = new RedisLink({ ...options, deadlineMs: 3_000 })
     this.subscriber = new Subscriber(options, {
       onMessage: (channel, body) => this.watched.get(channel)?.hearer.hear(body),
-      onRecovered: () => void this.recover(),
+      onLost: () => {
+        for (const { hearer } of this.watched.values()) hearer.lost()
+      },
+      onRecovered: () => {
+        for (const { hearer } of this.watched.values()) this.stale.add(hearer)
+        this.behind = true
+        void this.recover()
+      },
     })
+    this.checks = setInterval(() => void this.checkQuiet(), 1_000)
   }
 
   /** Null when jobs can be read and heard, else the reason why not. */
   get trouble(): string | null {
     if (!this.subscriber.alive) return 'the subscribed connection to Redis does not answer'
     if (!this.link.ready) return 'the connection to Redis is down'
-    if (this.recovering) return 'catching up after Redis came back'
+    if (this.behind) return 'catching up after Redis came back'
     return null
   }
 
@@ -72,63 +98,98 @@ export class Tailer implements RoomSource {
   }
 
   /** Resolves once Redis has confirmed: what is read afterwards joins what is heard without a gap. */
-  async watch(job: string, hearer: Hearer): Promise<void> {
+  watch(job: string, hearer: Hearer): Promise<void> {
     const channel = this.keys(job).events(job)
-    const known = this.watched.get(channel)
-    clearTimeout(known?.lingering)
-    this.watched.set(channel, { hearer })
-    await this.subscriber.subscribe(channel)
+    let known = this.watched.get(channel)
+    if (known) {
+      clearTimeout(known.lingering)
+      known.lingering = undefined
+    } else {
+      known = { hearer, subscribed: this.subscriber.subscribe(channel) }
+      this.watched.set(channel, known)
+    }
+    return known.subscribed
   }
 
-  /** Lets go of a channel after a while, if nobody has come by then; tells `gone`. */
-  unwatch(job: string, idle: () => boolean, gone: () => void): void {
+  /** Lets go of a channel after a while, if `close` says then that nobody has come back. */
+  unwatch(job: string, afterMs: number, close: () => boolean): void {
     const channel = this.keys(job).events(job)
     const known = this.watched.get(channel)
     if (!known) return
-    clearTimeout(known.lingering)
-    known.lingering = setTimeout(() => {
-      if (!idle()) return
+    const end = () => {
+      if (!close()) return
       this.watched.delete(channel)
+      this.stale.delete(known.hearer)
       this.subscriber.unsubscribe(channel)
-      gone()
-    }, LINGER_MS)
+    }
+    clearTimeout(known.lingering)
+    if (afterMs === 0) end()
+    else known.lingering = setTimeout(end, afterMs)
   }
 
   async close(): Promise<void> {
+    this.closed = true
+    clearInterval(this.checks)
     for (const { lingering } of this.watched.values()) clearTimeout(lingering)
     this.subscriber.close()
     await this.link.close()
   }
 
-  /** Every room may have missed events: each reads its stream, a bounded number at a time. */
-  private recover(): Promise<void> {
-    if (this.recovering) {
-      this.recoverAgain = true
-      return this.recovering
-    }
-    this.recovering = (async () => {
-      do {
-        this.recoverAgain = false
-        const rooms = [...this.watched.values()].values()
-        const reader = async () => {
-          for (const { hearer } of rooms) await this.retried(() => hearer.recovered())
-        }
-        await Promise.all(Array.from({ length: READS_AT_ONCE }, reader))
-      } while (this.recoverAgain)
-    })().finally(() => {
-      this.recovering = undefined
-    })
-    return this.recovering
+  later(hearer: Hearer, error: unknown): void {
+    this.onError(error)
+    this.behind ||= isStateError(error)
+    this.stale.add(hearer)
+    void this.recover()
   }
 
-  /** Redis may go away again meanwhile; the next recovery comes with the next connection. */
-  private async retried(read: () => Promise<void>): Promise<void> {
+  /** Every stale room reads its stream, a bounded number at a time, until all have. */
+  private async recover(): Promise<void> {
+    if (this.recovering) return
+    this.recovering = true
+    while (this.stale.size > 0 && !this.closed) {
+      const round = [...this.stale].values()
+      const failed: unknown[] = []
+      const reader = async () => {
+        for (const hearer of round) {
+          // One that closed meanwhile is no longer there; one that turns stale again during its read is, once more.
+          if (!this.stale.delete(hearer)) continue
+          await hearer.recovered().catch((error) => {
+            failed.push(error)
+            this.stale.add(hearer)
+          })
+        }
+      }
+      await Promise.all(Array.from({ length: READS_AT_ONCE }, reader))
+      // One job that can't be read is a fault, and no reason to send everybody elsewhere.
+      this.behind = this.stale.size > failed.length || failed.some((error) => isStateError(error))
+      if (failed.length === 0) continue
+      // One line for all of them.
+      this.onError(failed[0])
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
+    }
+    this.recovering = false
+    this.behind = false
+  }
+
+  /** Nobody tells that a job is gone: rooms that have heard nothing for long look, a few each second. */
+  private async checkQuiet(): Promise<void> {
+    if (this.checking || this.trouble) return
+    this.checking = true
     try {
-      await read()
+      for (let checked = 0; checked < CHECKS_A_SECOND; ) {
+        const next = this.nextChecks.next()
+        if (next.done) {
+          this.nextChecks = this.watched.values()
+          break
+        }
+        if (next.value.hearer.quietMs < QUIET_MS) continue
+        checked++
+        await next.value.hearer.check()
+      }
     } catch (error) {
       this.onError(error)
-      await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
-      this.recoverAgain ||= this.subscriber.alive
+    } finally {
+      this.checking = false
     }
   }
 

@@ -1,5 +1,6 @@
 // A gateway process on a real Redis, a job to watch, and a client that keeps protocol.md's promises in view.
 import { randomBytes } from 'node:crypto'
+import { ServerMessage } from '@jobs/protocol'
 import { defineJob, Jobs } from '@jobs/state'
 import {
   type Message,
@@ -102,6 +103,8 @@ export class Follower {
   }
 
   private apply(message: Message): void {
+    // Throws for what the contract does not know.
+    ServerMessage.parse(message)
     if (message.job !== undefined && message.job !== this.job) return
     switch (message.type) {
       case 'snapshot':

@@ -2,7 +2,8 @@
 import { randomBytes } from 'node:crypto'
 import { request } from 'node:http'
 import { connect } from 'node:net'
-import { openWatcher, until } from '@jobs/testkit'
+import { clientDoes } from '@jobs/protocol'
+import { fromSource, openWatcher, startProcess, until } from '@jobs/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Harness, startHarness } from './harness.ts'
 
@@ -53,6 +54,8 @@ describe('a connection', () => {
     ['a cursor that is none', '{"type":"subscribe","job":"a","cursor":"12"}'],
     ['101 jobs', JSON.stringify({ type: 'subscribe', jobs: Array.from({ length: 101 }, (_, i) => `j${i}`) })],
     ['a key that pollutes', '{"type":"ping","__proto__":{"admin":true}}'],
+    ['a tag', '{"type":"subscribe","tag":"t"}'],
+    ['101 messages at once', JSON.stringify(Array.from({ length: 101 }, () => ({ type: 'ping' })))],
     ['deep nesting', '['.repeat(10_000)],
   ])('lives on after %s, told bad_request', async (_, text) => {
     const watcher = await h.watch()
@@ -60,6 +63,28 @@ describe('a connection', () => {
     expect(await watcher.next('error')).toMatchObject({ code: 'bad_request', retryable: false })
     watcher.send({ type: 'ping' })
     await watcher.next('pong')
+    watcher.terminate()
+  })
+
+  it('may say several things in one frame, each answered', async () => {
+    const watcher = await h.watch()
+    watcher.send([{ type: 'ping', id: 'a' }, { type: 'dance' }, 7, { type: 'ping', id: 'b' }])
+    expect(await watcher.next((m) => m.id === 'b')).toEqual({ type: 'pong', id: 'b' })
+    expect(watcher.messages.map((m) => m.code ?? m.type)).toEqual([
+      'welcome',
+      'pong',
+      'bad_request',
+      'bad_request',
+      'pong',
+    ])
+    watcher.terminate()
+  })
+
+  it('is told that tags come later', async () => {
+    const watcher = await h.watch()
+    watcher.send({ type: 'subscribe', tag: 't', id: 't1' })
+    const { message } = await watcher.next((m) => m.id === 't1')
+    expect(message).toContain('tag subscriptions are not offered by this gateway yet')
     watcher.terminate()
   })
 
@@ -129,6 +154,10 @@ describe('before the upgrade', () => {
     expect((await ask('/v1/ws?token=x')).status).toBe(400)
   })
 
+  it('answers 400 to an upgrade to something else', async () => {
+    expect((await upgrade({ upgrade: 'h2c' })).status).toBe(400)
+  })
+
   it('survives garbage and a reset in the middle of a request', async () => {
     for (const text of [
       '\x16\x03\x01\x02\x00\x01',
@@ -194,6 +223,31 @@ describe('a subscription', () => {
     watcher.send({ type: 'subscribe', job: id, cursor: '0-0' })
     expect(await watcher.next('events')).toMatchObject({ from: 1, to: 2 })
     expect(await watcher.next()).toMatchObject({ type: 'live' })
+    watcher.terminate()
+  })
+
+  it('twice in one list is answered twice', async () => {
+    const id = await h.enqueue()
+    const watcher = await h.watch()
+    watcher.send({ type: 'subscribe', jobs: [id, id] })
+    await watcher.next('live')
+    expect(watcher.messages.map((m) => m.code ?? m.type).sort()).toEqual([
+      'already_subscribed',
+      'live',
+      'snapshot',
+      'welcome',
+    ])
+    watcher.terminate()
+  })
+
+  it('of a large result, many times over, is answered in full', async () => {
+    const ids = await Promise.all(Array.from({ length: 12 }, () => h.enqueue()))
+    for (const id of ids) await h.jobs.transitions.complete(await h.claim(id), `"${'x'.repeat(900_000)}"`)
+    const watcher = await h.watch()
+    watcher.send({ type: 'subscribe', jobs: ids })
+    await until(() => watcher.messages.filter((m) => m.type === 'complete').length === ids.length, {
+      what: 'the end of each',
+    })
     watcher.terminate()
   })
 
@@ -291,12 +345,71 @@ describe('a subscription', () => {
   })
 })
 
+it('a client that does not read is told less or cut, and harms no other', async () => {
+  const id = await h.enqueue()
+  const held = await h.claim(id)
+  const stalled = await h.watch()
+  const prompt = await h.watch()
+  for (const watcher of [stalled, prompt]) watcher.send({ type: 'subscribe', job: id })
+  await Promise.all([stalled.next('live'), prompt.next('live')])
+  stalled.socket.pause()
+  const filler = 'x'.repeat(7_000)
+  const count = 3_000
+  for (let op = 1; op <= count; op += 50)
+    await Promise.all(
+      Array.from({ length: 50 }, (_, i) => h.jobs.transitions.progress(held, op + i, `"${filler}"`)),
+    )
+  await h.jobs.transitions.complete(held, '1')
+  await prompt.next('complete')
+  const seqs = prompt.messages.filter((m) => m.type === 'events').flatMap((m) => [m.from, m.to])
+  expect([seqs[0], seqs.at(-1)]).toEqual([3, count + 3])
+  stalled.socket.resume()
+  await stalled.next('complete')
+  let seq = 2
+  let folded = 0
+  for (const m of stalled.messages.filter((message) => message.type === 'events')) {
+    expect(m.from).toBe(seq + 1)
+    expect(m.items.length + (m.conflated ?? 0)).toBe(m.to - m.from + 1)
+    folded += m.conflated ?? 0
+    seq = m.to
+  }
+  expect(seq).toBe(count + 3)
+  expect(folded).toBeGreaterThan(0)
+  for (const watcher of [stalled, prompt]) watcher.terminate()
+})
+
+it('closes by codes whose range says what to do', () => {
+  expect([4010, 4101, 4203, 4300, 1006].map((code) => clientDoes(code)?.slice(0, 9) ?? null)).toEqual([
+    'stay away',
+    'get a new',
+    'back off ',
+    'come back',
+    null,
+  ])
+})
+
+it.each([
+  ['tokens, which come later', { GATEWAY_AUTH: 'jwt' }, 'GATEWAY_AUTH'],
+  ['the world, without tokens', { GATEWAY_HOST: '0.0.0.0' }, 'GATEWAY_HOST'],
+])('refuses to start for %s, with one clear error', async (_, env, named) => {
+  const gateway = startProcess(process.execPath, fromSource('apps/gateway/src/main.ts'), {
+    env: { REDIS_URL: h.redis.url, GATEWAY_PORT: '0', GATEWAY_OPS_PORT: '0', ...env },
+  })
+  expect(await gateway.exited).toEqual({ code: 2, signal: null })
+  expect(gateway.stdout).toHaveLength(1)
+  expect(gateway.stdout[0]).toContain(named)
+})
+
 it('drains on SIGTERM: tells everybody, closes with 4300, exits 0', async () => {
   const own = await startHarness()
   const watcher = await own.watch()
+  const others = await Promise.all(Array.from({ length: 200 }, () => own.watch()))
   await watcher.next('welcome')
   own.gateway.kill('SIGTERM')
-  await watcher.next('draining')
+  expect((await watcher.next('draining')).spreadMs).toBeGreaterThan(0)
+  const refused = await fetch(`http://127.0.0.1:${own.gateway.port}/v1/ws`)
+  expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '1'])
+  for (const other of others) expect((await other.closed).code).toBe(4300)
   expect((await watcher.closed).code).toBe(4300)
   expect(await own.gateway.exited).toEqual({ code: 0, signal: null })
   await own.stop()

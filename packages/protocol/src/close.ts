@@ -1,5 +1,12 @@
-// Close codes as data. The range says what a client does: 40xx not come back unchanged, 41xx get a new token first,
-// 42xx back off with full jitter, 43xx come back within the announced spread.
+// Close codes as data. The range of a code says what a client does about it, so that a client need not know each.
+
+/** By the hundreds of a code. */
+const CLIENT_DOES: Record<number, string> = {
+  40: 'stay away: the same again ends the same way',
+  41: 'get a new token first',
+  42: 'back off with full jitter, 0.5 to 20 s',
+  43: 'come back within the announced spread',
+}
 
 export const CLOSE = {
   badRequest: { code: 4000, reason: 'bad request' },
@@ -22,3 +29,6 @@ export const CLOSE = {
 } as const
 
 export type Close = (typeof CLOSE)[keyof typeof CLOSE]
+
+/** What a client does after this close, or null for a code outside our ranges. */
+export const clientDoes = (code: number): string | null => CLIENT_DOES[Math.floor(code / 100)] ?? null

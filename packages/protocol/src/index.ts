@@ -1,12 +1,12 @@
 // @jobs/protocol: the wire between the gateway and any client.
-export { CLOSE, type Close } from './close.ts'
+export { CLOSE, type Close, clientDoes } from './close.ts'
+export type { ErrorCode } from './errors.ts'
 export {
   ClientMessage,
   type Detail,
-  type ErrorCode,
   LIMITS_V1,
   type ResetReason,
-  type ServerMessage,
+  ServerMessage,
   SUBPROTOCOL,
   TIMES_V1,
 } from './messages.ts'

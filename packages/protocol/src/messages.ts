@@ -1,6 +1,7 @@
 // Every message of protocol v1, both ways. Clients ignore what they don't know; the server refuses it.
-import { Cursor, JobId } from '@jobs/state/schema'
+import { Cursor, JobEventSchema, JobId, Snapshot, TERMINAL_STATES } from '@jobs/state/schema'
 import { z } from 'zod'
+import { ERROR_CODES } from './errors.ts'
 
 export const SUBPROTOCOL = 'jobs.v1.json'
 
@@ -13,6 +14,8 @@ export const LIMITS_V1 = {
   /** Commands a second, and how many at once after a pause. */
   commandsPerSecond: 20,
   commandBurst: 100,
+  /** Objects in one frame of a client. */
+  messagesPerFrame: 100,
   /** A replay beyond either is a reset instead. */
   replayEvents: 300,
   replayBytes: 262_144,
@@ -55,36 +58,49 @@ export type ClientMessage = z.infer<typeof ClientMessage>
 export const RESET_REASONS = ['trimmed', 'diverged', 'ahead', 'too_far', 'redis_recovered'] as const
 export type ResetReason = (typeof RESET_REASONS)[number]
 
-export const ERROR_CODES = [
-  'bad_request',
-  'unauthorized',
-  'not_found',
-  'token_expired',
-  'already_subscribed',
-  'limit_exceeded',
-  'rate_limited',
-  'unavailable',
-  'too_large',
-  'internal',
-] as const
-export type ErrorCode = (typeof ERROR_CODES)[number]
+const direct = { job: JobId, id }
+const { id: _, ...snapshot } = Snapshot.shape
 
-/** What the server says, but for `snapshot` and `events`, whose bodies are spliced from stored JSON. */
-export type ServerMessage =
-  | { type: 'welcome'; connection: string; heartbeatMs: number; limits: typeof LIMITS_V1; time: number }
-  | { type: 'live'; job: string; cursor: string; id?: string }
-  | { type: 'reset'; job: string; reason: ResetReason; id?: string }
-  | { type: 'complete'; job: string; state: string; cursor: string; id?: string }
-  | { type: 'unsubscribed'; job: string; code: 'requested' | 'not_found'; id?: string }
-  | {
-      type: 'error'
-      code: ErrorCode
-      message: string
-      retryable: boolean
-      retryAfterMs?: number
-      job?: string
-      id?: string
-    }
-  | { type: 'draining'; spreadMs: number }
-  | { type: 'pong'; id?: string }
-  | { type: 'heartbeat' }
+/** What a client may get; it ignores types and fields that are not here. */
+export const ServerMessage = z.discriminatedUnion('type', [
+  z.object({
+    type: z.literal('welcome'),
+    connection: z.string(),
+    heartbeatMs: z.int(),
+    limits: z.record(z.string(), z.int()),
+    time: z.int(),
+  }),
+  z.object({ type: z.literal('snapshot'), ...snapshot, ...direct }),
+  z
+    .object({
+      type: z.literal('events'),
+      ...direct,
+      from: z.int().positive(),
+      to: z.int().positive(),
+      cursor: Cursor,
+      items: z.array(JobEventSchema),
+      /** How many of `from..to` are not among the items. */
+      conflated: z.int().positive().optional(),
+    })
+    .refine(
+      ({ from, to, items, conflated = 0 }) => items.length + conflated === to - from + 1,
+      'items and conflated account for from..to',
+    ),
+  z.object({ type: z.literal('live'), ...direct, cursor: Cursor }),
+  z.object({ type: z.literal('reset'), ...direct, reason: z.enum(RESET_REASONS) }),
+  z.object({ type: z.literal('complete'), ...direct, state: z.enum(TERMINAL_STATES), cursor: Cursor }),
+  z.object({ type: z.literal('unsubscribed'), ...direct, code: z.enum(['requested', 'not_found']) }),
+  z.object({
+    type: z.literal('error'),
+    code: z.enum(ERROR_CODES),
+    message: z.string(),
+    retryable: z.boolean(),
+    retryAfterMs: z.int().optional(),
+    job: JobId.optional(),
+    id,
+  }),
+  z.object({ type: z.literal('draining'), spreadMs: z.int() }),
+  z.object({ type: z.literal('pong'), id }),
+  z.object({ type: z.literal('heartbeat') }),
+])
+export type ServerMessage = z.infer<typeof ServerMessage>

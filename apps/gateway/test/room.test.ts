@@ -1,0 +1,244 @@
+// The races of a room, each made to happen: the source answers when the test says so.
+import type { Continuation, Snapshot } from '@jobs/state'
+import { expect, it, vi } from 'vitest'
+import { type Member, Room, type RoomSource } from '../src/room.ts'
+import { textOf } from '../src/told.ts'
+
+const body = (seq: number, at: number, type = 'progress') =>
+  type === 'progress'
+    ? `{"seq":${seq},"at":${at},"type":"progress","attempt":1,"progress":${seq}}`
+    : `{"seq":${seq},"at":${at},"type":"state","move":"complete","state":"${type}","attempt":1}`
+
+const stored = (seq: number, at: number, type?: string) => ({
+  seq,
+  cursor: `${seq}-${at}`,
+  body: body(seq, at, type),
+})
+
+const snapshotAt = (seq: number, at: number, state = 'PROCESSING') =>
+  ({ id: 'j', state, seq, cursor: `${seq}-${at}`, attempt: 1, progress: null }) as unknown as Snapshot
+
+const read = (seq: number, at: number, more: Partial<Continuation> = {}): Continuation => ({
+  snapshot: snapshotAt(seq, at),
+  events: [],
+  more: false,
+  gap: null,
+  ...more,
+})
+
+const setUp = () => {
+  const snapshot = vi.fn<RoomSource['snapshot']>()
+  const since = vi.fn<RoomSource['since']>()
+  const later = vi.fn<RoomSource['later']>()
+  return { snapshot, since, later, room: new Room('j', { snapshot, since, later }) }
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: tests look into messages freely.
+type Message = Record<string, any>
+
+const watcher = (detail: Member['detail'] = 'all') => {
+  const messages: Message[] = []
+  const member = {
+    detail,
+    say: (message: Parameters<Member['say']>[0]) => {
+      messages.push(JSON.parse(typeof message === 'string' ? message : textOf(message)))
+    },
+    left: vi.fn(),
+  } satisfies Member
+  return { member, messages, types: () => messages.map(({ type }) => type) }
+}
+
+const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
+
+const seated = async (at: { seq: number; at: number }, detail?: Member['detail']) => {
+  const all = setUp()
+  all.snapshot.mockResolvedValueOnce(snapshotAt(at.seq, at.at))
+  const one = watcher(detail)
+  all.room.expect(one.member)
+  await all.room.join(one.member, undefined, undefined)
+  one.messages.length = 0
+  return { ...all, ...one }
+}
+
+it('serves all who join at the same moment by one read', async () => {
+  const { room, snapshot } = setUp()
+  const answer = Promise.withResolvers<Snapshot | null>()
+  snapshot.mockReturnValueOnce(answer.promise)
+  const watchers = Array.from({ length: 1_000 }, () => watcher())
+  const joins = watchers.map(({ member }) => {
+    room.expect(member)
+    return room.join(member, undefined, undefined)
+  })
+  answer.resolve(snapshotAt(3, 30))
+  expect(new Set(await Promise.all(joins))).toEqual(new Set([true]))
+  expect(snapshot).toHaveBeenCalledTimes(1)
+  for (const { types } of watchers) expect(types()).toEqual(['snapshot', 'live'])
+})
+
+it('asks again for who came after a read that found nothing had begun', async () => {
+  const { room, snapshot } = setUp()
+  const answer = Promise.withResolvers<Snapshot | null>()
+  snapshot.mockReturnValueOnce(answer.promise).mockResolvedValueOnce(snapshotAt(1, 10))
+  const [early, late] = [watcher(), watcher()]
+  room.expect(early.member)
+  const first = room.join(early.member, undefined, undefined)
+  room.expect(late.member)
+  const second = room.join(late.member, undefined, undefined)
+  answer.resolve(null)
+  expect(await first).toBe(false)
+  expect(await second).toBe(true)
+})
+
+it('forgets a watcher that leaves before or during its read', async () => {
+  const { room, snapshot } = setUp()
+  const one = watcher()
+  room.expect(one.member)
+  room.leave(one.member)
+  await room.join(one.member, undefined, undefined)
+  expect(snapshot).not.toHaveBeenCalled()
+  expect(room.empty).toBe(true)
+
+  const answer = Promise.withResolvers<Snapshot | null>()
+  snapshot.mockReturnValueOnce(answer.promise)
+  room.expect(one.member)
+  const join = room.join(one.member, undefined, undefined)
+  room.leave(one.member)
+  answer.resolve(snapshotAt(1, 10))
+  await join
+  expect(room.empty).toBe(true)
+  expect(one.messages).toEqual([])
+})
+
+it('fills in what was heard during the read', async () => {
+  const { room, snapshot, since } = setUp()
+  const answer = Promise.withResolvers<Snapshot | null>()
+  snapshot.mockReturnValueOnce(answer.promise)
+  const one = watcher()
+  room.expect(one.member)
+  const join = room.join(one.member, undefined, undefined)
+  for (const seq of [2, 3, 4]) room.hear(body(seq, seq * 10))
+  answer.resolve(snapshotAt(2, 20))
+  await join
+  expect(one.messages).toMatchObject([{ type: 'snapshot', seq: 2 }, { type: 'live' }, { from: 3, to: 4 }])
+  expect(since).not.toHaveBeenCalled()
+})
+
+it('reads once for a gap, however many events show it', async () => {
+  const { room, since, messages } = await seated({ seq: 1, at: 10 })
+  const answer = Promise.withResolvers<Continuation | null>()
+  since.mockReturnValueOnce(answer.promise).mockResolvedValue(read(4, 40))
+  for (const seq of [3, 4]) room.hear(body(seq, seq * 10))
+  answer.resolve(read(4, 40, { events: [2, 3, 4].map((seq) => stored(seq, seq * 10)) }))
+  await settle()
+  expect(messages).toMatchObject([{ type: 'events', from: 2, to: 4 }])
+  expect(since.mock.calls.map(([, cursor]) => cursor)).toEqual(['1-10', '4-40'])
+})
+
+it('hands a repair that failed to be tried again, and loses nothing', async () => {
+  const { room, since, later, messages } = await seated({ seq: 1, at: 10 })
+  since
+    .mockRejectedValueOnce(new Error('gone'))
+    .mockResolvedValueOnce(read(3, 30, { events: [stored(2, 20), stored(3, 30, 'COMPLETED')] }))
+  room.hear(body(3, 30, 'COMPLETED'))
+  await settle()
+  expect(later).toHaveBeenCalledWith(room, expect.any(Error))
+  await room.recovered()
+  expect(messages.map(({ type }) => type)).toEqual(['events', 'complete'])
+})
+
+it('does not let a live event of another history hide that Redis has lost what was told', async () => {
+  const { room, since, messages } = await seated({ seq: 5, at: 50 })
+  room.lost()
+  // Event 5 was lost and written anew; 6 follows the new one.
+  room.hear(body(6, 90))
+  since.mockResolvedValueOnce(read(6, 90, { gap: 'diverged' }))
+  await room.recovered()
+  expect(since).toHaveBeenCalledWith('j', '5-50', expect.anything())
+  expect(messages).toMatchObject([
+    { type: 'reset', reason: 'redis_recovered' },
+    { type: 'snapshot', seq: 6 },
+    { type: 'live' },
+  ])
+  room.hear(body(7, 95))
+  expect(messages.at(-1)).toMatchObject({ type: 'events', from: 7, to: 7 })
+})
+
+it('tells what was heard while it read after a loss of the connection', async () => {
+  const { room, since, messages } = await seated({ seq: 1, at: 10 })
+  room.lost()
+  const answer = Promise.withResolvers<Continuation | null>()
+  since.mockReturnValueOnce(answer.promise)
+  const recovered = room.recovered()
+  room.hear(body(3, 30))
+  answer.resolve(read(2, 20, { events: [stored(2, 20)] }))
+  await recovered
+  expect(messages).toMatchObject([
+    { from: 2, to: 2 },
+    { from: 3, to: 3 },
+  ])
+})
+
+it('calls a stream that was trimmed meanwhile trimmed, and a job that is gone not found', async () => {
+  const { room, since, messages, member } = await seated({ seq: 1, at: 10 })
+  since.mockResolvedValueOnce(read(900, 90, { gap: 'trimmed' }))
+  await room.recovered()
+  expect(messages[0]).toMatchObject({ type: 'reset', reason: 'trimmed' })
+  since.mockResolvedValueOnce(null)
+  await room.check()
+  expect(messages.at(-1)).toEqual({ type: 'unsubscribed', job: 'j', code: 'not_found' })
+  expect(member.left).toHaveBeenCalled()
+  expect(room.empty).toBe(true)
+})
+
+it('notices a history that begins anew under a connection that held', async () => {
+  const { room, since, messages } = await seated({ seq: 5, at: 50 })
+  since.mockResolvedValueOnce(read(1, 90, { gap: 'ahead' }))
+  room.hear(body(1, 90))
+  await settle()
+  expect(messages).toMatchObject([
+    { type: 'reset', reason: 'redis_recovered' },
+    { type: 'snapshot', seq: 1 },
+    {},
+  ])
+})
+
+it('repairs a watcher whose read began before the channel was heard again', async () => {
+  const { room, snapshot, since } = setUp()
+  const one = watcher()
+  const answer = Promise.withResolvers<Snapshot | null>()
+  snapshot.mockReturnValueOnce(answer.promise)
+  room.expect(one.member)
+  const join = room.join(one.member, undefined, undefined)
+  await room.recovered()
+  since.mockResolvedValueOnce(read(2, 20, { events: [stored(2, 20)] }))
+  answer.resolve(snapshotAt(1, 10))
+  await join
+  await settle()
+  expect(one.types()).toEqual(['snapshot', 'live', 'events'])
+})
+
+it('tells every number before it says that the replay is over, whatever the detail leaves out', async () => {
+  const { room, since } = setUp()
+  since.mockResolvedValueOnce(read(3, 30, { events: [1, 2, 3].map((seq) => stored(seq, seq * 10)) }))
+  const one = watcher('state')
+  room.expect(one.member)
+  await room.join(one.member, '0-0', 's')
+  expect(one.messages).toMatchObject([
+    { type: 'events', from: 1, to: 3, conflated: 3, items: [], id: 's' },
+    { type: 'live', cursor: '3-30', id: 's' },
+  ])
+})
+
+it('moves a watcher on that is told of states only, so that it can resume', async () => {
+  const { room, messages } = await seated({ seq: 1, at: 10 }, 'state')
+  for (let seq = 2; seq <= 250; seq++) room.hear(body(seq, seq * 10))
+  room.hear(body(251, 9_999, 'COMPLETED'))
+  let seq = 1
+  for (const message of messages.filter(({ type }) => type === 'events')) {
+    expect(message.from).toBe(seq + 1)
+    expect(message.items.length + (message.conflated ?? 0)).toBe(message.to - message.from + 1)
+    expect(message.to - message.from).toBeLessThan(150)
+    seq = message.to
+  }
+  expect(seq).toBe(251)
+})
