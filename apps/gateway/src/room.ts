@@ -1,8 +1,8 @@
 // One job's watchers. The room knows up to which event each was told, takes events from the tailer, and closes every gap
 // from the stream before it tells on. It knows neither Redis nor sockets: this is where the two meet.
 import { type Detail, LIMITS_V1, type ResetReason } from '@jobs/protocol'
-import { type Continuation, isTerminal, msOf, type Snapshot, seqOf } from '@jobs/state'
-import { bytesOf, type Item, itemOf, itemsOf, type Told, withoutStaleProgress } from './told.ts'
+import { type Continuation, eventOfMessage, isTerminal, msOf, type Snapshot, seqOf } from '@jobs/state'
+import { bytesOf, type Item, type Told, withoutStaleProgress } from './told.ts'
 
 /** A watcher, as the room sees it. */
 export interface Member {
@@ -145,7 +145,7 @@ export class Room {
     if (reason) return this.reset(member, reason, read.snapshot, id)
     const seat = seatOf(member, { cursor, seq: seqOf(cursor) }, id)
     this.seats.set(member, seat)
-    this.tell(seat, itemsOf(read.events), { asked: true })
+    this.tell(seat, read.events, { asked: true })
     return this.goLive(seat, read.snapshot)
   }
 
@@ -190,8 +190,8 @@ export class Room {
   }
 
   /** A message of the job's channel. */
-  hear(body: string): void {
-    const item = itemOf(body)
+  hear(message: string): void {
+    const item = eventOfMessage(message)
     if (!item) return
     this.heard = item.seq
     this.heardAt = performance.now()
@@ -267,7 +267,7 @@ export class Room {
     for (const [cursor, seats] of places) {
       const read = await this.source.since(this.job, cursor, LIMITS_V1.replayEvents)
       const shared = new Map<Detail, Told>()
-      const items = read ? itemsOf(read.events) : []
+      const items = read ? read.events : []
       // It may have left, come again, or been told more by the channel, during the read.
       for (const seat of seats)
         if (this.seats.get(seat.member) === seat) this.mend(seat, cursor, read, items, shared)

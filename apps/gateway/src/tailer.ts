@@ -23,7 +23,7 @@ const CHECKS_A_SECOND = 64
 /** What the tailer needs of a room. */
 interface Hearer {
   readonly quietMs: number
-  hear(body: string): void
+  hear(message: string): void
   lost(): void
   recovered(): Promise<void>
   check(): Promise<void>
@@ -64,7 +64,7 @@ export class Tailer implements RoomSource {
     )
     this.link = new RedisLink({ ...options, deadlineMs: 3_000 })
     this.subscriber = new Subscriber(options, {
-      onMessage: (channel, body) => this.watched.get(channel)?.hearer.hear(body),
+      onMessage: (channel, message) => this.watched.get(channel)?.hearer.hear(message),
       onLost: () => {
         for (const { hearer } of this.watched.values()) hearer.lost()
       },

@@ -1,13 +1,8 @@
 // The `events` message: what a room tells its watchers. Made once for all who stand at the same place; folded further
 // where one socket falls behind.
-import { headOf, type State, type StoredEvent } from '@jobs/state'
+import type { StoredEvent } from '@jobs/state'
 
-/** An event with what its head says of it. */
-export interface Item extends StoredEvent {
-  readonly type: string
-  /** Of a state event. */
-  readonly state: State | null
-}
+export type Item = StoredEvent
 
 /** The events `from..to` of one job, contiguous with what was told before. */
 export interface Told {
@@ -23,15 +18,6 @@ export interface Told {
   /** Bytes of the items. */
   readonly bytes: number
 }
-
-/** Null for a text that is no event of ours. */
-export const itemOf = (body: string): Item | null => {
-  const head = headOf(body)
-  return head && { ...head, body }
-}
-
-export const itemsOf = (events: StoredEvent[]): Item[] =>
-  events.map((event) => ({ ...event, type: '', state: null, ...headOf(event.body) }))
 
 export const bytesOf = (items: readonly Item[]): number =>
   items.reduce((sum, { body }) => sum + Buffer.byteLength(body), 0)

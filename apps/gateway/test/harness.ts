@@ -53,12 +53,8 @@ export const startHarness = async ({
     enqueue: async () => (await jobs.enqueue(anyJob, { n: 1 })).id,
     claim: async (id: string): Promise<Held> => {
       const entry = String(await link.call('HGET', transitions.keysFor(id).job(id), 'entry'))
-      const grant = await transitions.claim(id, {
-        entry,
-        worker: 'tester',
-        nonce: randomBytes(6).toString('hex'),
-        leaseMs: 60_000,
-      })
+      const nonce = randomBytes(6).toString('hex')
+      const grant = await transitions.claim(id, entry, { worker: 'tester', nonce, leaseMs: 60_000 })
       if (!grant.ok) throw new Error(grant.reason)
       return grant
     },

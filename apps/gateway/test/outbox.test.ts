@@ -1,7 +1,9 @@
 // What one socket gets when it keeps up, falls behind, or stops reading.
+
+import { eventOfMessage } from '@jobs/state'
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { Outbox } from '../src/outbox.ts'
-import { itemOf, type Told } from '../src/told.ts'
+import type { Told } from '../src/told.ts'
 
 beforeEach(() => {
   vi.useFakeTimers()
@@ -38,9 +40,9 @@ const open = () => {
 }
 
 const event = (seq: number, type: string, size = 10) => {
-  const head =
-    type === 'state' ? '"state","move":"claim","state":"PROCESSING","attempt":1' : `"${type}","attempt":1`
-  const item = itemOf(`{"seq":${seq},"at":5,"type":${head},"x":"${'x'.repeat(size)}"}`)
+  const text = 'x'.repeat(size)
+  const stored = type === 'state' ? `claim>PROCESSING 1,"x":"${text}"` : `${type} 1 "${text}"`
+  const item = eventOfMessage(`${seq}-5 ${stored}`)
   if (!item) throw new Error('no event')
   return item
 }

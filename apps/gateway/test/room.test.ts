@@ -1,19 +1,17 @@
 // The races of a room, each made to happen: the source answers when the test says so.
-import type { Continuation, Snapshot } from '@jobs/state'
+import { type Continuation, eventOfMessage, type Snapshot } from '@jobs/state'
 import { expect, it, vi } from 'vitest'
 import { type Member, Room, type RoomSource } from '../src/room.ts'
 import { textOf } from '../src/told.ts'
 
-const body = (seq: number, at: number, type = 'progress') =>
-  type === 'progress'
-    ? `{"seq":${seq},"at":${at},"type":"progress","attempt":1,"progress":${seq}}`
-    : `{"seq":${seq},"at":${at},"type":"state","move":"complete","state":"${type}","attempt":1}`
-
-const stored = (seq: number, at: number, type?: string) => ({
-  seq,
-  cursor: `${seq}-${at}`,
-  body: body(seq, at, type),
-})
+/** As a script publishes it. */
+const message = (seq: number, at: number, type = 'progress') =>
+  `${seq}-${at} ${type === 'progress' ? `progress 1 ${seq}` : `complete>${type} 1,"result":1`}`
+const stored = (seq: number, at: number, type?: string) => {
+  const event = eventOfMessage(message(seq, at, type))
+  if (!event) throw new Error('no event')
+  return event
+}
 
 const snapshotAt = (seq: number, at: number, state = 'PROCESSING') =>
   ({ id: 'j', state, seq, cursor: `${seq}-${at}`, attempt: 1, progress: null }) as unknown as Snapshot
@@ -116,7 +114,7 @@ it('fills in what was heard during the read', async () => {
   const one = watcher()
   room.expect(one.member)
   const join = room.join(one.member, undefined, undefined)
-  for (const seq of [2, 3, 4]) room.hear(body(seq, seq * 10))
+  for (const seq of [2, 3, 4]) room.hear(message(seq, seq * 10))
   answer.resolve(snapshotAt(2, 20))
   await join
   expect(one.messages).toMatchObject([{ type: 'snapshot', seq: 2 }, { type: 'live' }, { from: 3, to: 4 }])
@@ -127,7 +125,7 @@ it('reads once for a gap, however many events show it', async () => {
   const { room, since, messages } = await seated({ seq: 1, at: 10 })
   const answer = Promise.withResolvers<Continuation | null>()
   since.mockReturnValueOnce(answer.promise).mockResolvedValue(read(4, 40))
-  for (const seq of [3, 4]) room.hear(body(seq, seq * 10))
+  for (const seq of [3, 4]) room.hear(message(seq, seq * 10))
   answer.resolve(read(4, 40, { events: [2, 3, 4].map((seq) => stored(seq, seq * 10)) }))
   await settle()
   expect(messages).toMatchObject([{ type: 'events', from: 2, to: 4 }])
@@ -139,7 +137,7 @@ it('hands a repair that failed to be tried again, and loses nothing', async () =
   since
     .mockRejectedValueOnce(new Error('gone'))
     .mockResolvedValueOnce(read(3, 30, { events: [stored(2, 20), stored(3, 30, 'COMPLETED')] }))
-  room.hear(body(3, 30, 'COMPLETED'))
+  room.hear(message(3, 30, 'COMPLETED'))
   await settle()
   expect(later).toHaveBeenCalledWith(room, expect.any(Error))
   await room.recovered()
@@ -150,7 +148,7 @@ it('does not let a live event of another history hide that Redis has lost what w
   const { room, since, messages } = await seated({ seq: 5, at: 50 })
   room.lost()
   // Event 5 was lost and written anew; 6 follows the new one.
-  room.hear(body(6, 90))
+  room.hear(message(6, 90))
   since.mockResolvedValueOnce(read(6, 90, { gap: 'diverged' }))
   await room.recovered()
   expect(since).toHaveBeenCalledWith('j', '5-50', expect.anything())
@@ -159,7 +157,7 @@ it('does not let a live event of another history hide that Redis has lost what w
     { type: 'snapshot', seq: 6 },
     { type: 'live' },
   ])
-  room.hear(body(7, 95))
+  room.hear(message(7, 95))
   expect(messages.at(-1)).toMatchObject({ type: 'events', from: 7, to: 7 })
 })
 
@@ -169,7 +167,7 @@ it('tells what was heard while it read after a loss of the connection', async ()
   const answer = Promise.withResolvers<Continuation | null>()
   since.mockReturnValueOnce(answer.promise)
   const recovered = room.recovered()
-  room.hear(body(3, 30))
+  room.hear(message(3, 30))
   answer.resolve(read(2, 20, { events: [stored(2, 20)] }))
   await recovered
   expect(messages).toMatchObject([
@@ -193,7 +191,7 @@ it('calls a stream that was trimmed meanwhile trimmed, and a job that is gone no
 it('notices a history that begins anew under a connection that held', async () => {
   const { room, since, messages } = await seated({ seq: 5, at: 50 })
   since.mockResolvedValueOnce(read(1, 90, { gap: 'ahead' }))
-  room.hear(body(1, 90))
+  room.hear(message(1, 90))
   await settle()
   expect(messages).toMatchObject([
     { type: 'reset', reason: 'redis_recovered' },
@@ -231,8 +229,8 @@ it('tells every number before it says that the replay is over, whatever the deta
 
 it('moves a watcher on that is told of states only, so that it can resume', async () => {
   const { room, messages } = await seated({ seq: 1, at: 10 }, 'state')
-  for (let seq = 2; seq <= 250; seq++) room.hear(body(seq, seq * 10))
-  room.hear(body(251, 9_999, 'COMPLETED'))
+  for (let seq = 2; seq <= 250; seq++) room.hear(message(seq, seq * 10))
+  room.hear(message(251, 9_999, 'COMPLETED'))
   let seq = 1
   for (const message of messages.filter(({ type }) => type === 'events')) {
     expect(message.from).toBe(seq + 1)

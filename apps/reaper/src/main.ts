@@ -38,6 +38,7 @@ await runService('reaper', async () => {
         else if (outcome === 'rearmed') log.debug({ job: id, worker: detail }, 'armed a heartbeat anew')
         else log.info({ job: id, outcome, ...(detail ? { worker: detail } : {}) }, 'recovered')
       }
+      for (const { id, outcome } of await reaper.expire()) log.info({ job: id, outcome }, 'was over its time')
       return intervalMs
     },
     (error) => {

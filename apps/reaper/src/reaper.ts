@@ -1,6 +1,6 @@
-// The two passes of a reaper: promote what is due, sweep for jobs whose worker is gone. Any number of reapers may run;
+// The passes of a reaper: promote what is due, end what is over its time, sweep for jobs whose worker is gone. Any number of reapers may run;
 // correctness comes from the scripts, each of which takes an entry and moves its job in one step.
-import type { Jobs, Keys, Reaped } from '@jobs/state'
+import type { Expired, Jobs, Keys, Reaped } from '@jobs/state'
 
 /** Entries one script call looks at most: no script may hold Redis for long. */
 const BATCH = 100
@@ -18,11 +18,11 @@ export const reaperOf = (jobs: Jobs, { intervalMs }: { intervalMs: number }) => 
   const maxGapMs = Math.max(2 * intervalMs, 1_000)
 
   /** Follows XAUTOCLAIM's cursor to its end: one call looks only at a part of a long pending list. */
-  const sweepStream = async (keys: Keys, name: string, report: SweepReport): Promise<void> => {
+  const sweepStream = async (keys: Keys, queue: string, report: SweepReport): Promise<void> => {
     let cursor = '0-0'
     let amnesty = false
     do {
-      const step = await transitions.reap(keys, name, { cursor, count: BATCH, minIdleMs, maxGapMs, amnesty })
+      const step = await transitions.reap(keys, queue, { cursor, count: BATCH, minIdleMs, maxGapMs, amnesty })
       cursor = step.cursor
       amnesty ||= step.amnesty
       report.reaped.push(...step.reaped)
@@ -35,8 +35,8 @@ export const reaperOf = (jobs: Jobs, { intervalMs }: { intervalMs: number }) => 
     sweep: async (): Promise<SweepReport> => {
       const report: SweepReport = { reaped: [], amnesty: false }
       for (const keys of transitions.keys)
-        for (const name of (await link.call('SMEMBERS', keys.names)) as string[])
-          await sweepStream(keys, name, report)
+        for (const queue of (await link.call('SMEMBERS', keys.queues)) as string[])
+          await sweepStream(keys, queue, report)
       return report
     },
 
@@ -52,6 +52,18 @@ export const reaperOf = (jobs: Jobs, { intervalMs }: { intervalMs: number }) => 
           if (step.promoted < BATCH) break
         }
       return { promoted, nextInMs }
+    },
+
+    /** Ends jobs that waited too long and attempts that took too long. Answers what became of each. */
+    expire: async (): Promise<Expired[]> => {
+      const ended: Expired[] = []
+      for (const keys of transitions.keys)
+        for (;;) {
+          const step = await transitions.expire(keys, BATCH)
+          ended.push(...step)
+          if (step.length < BATCH) break
+        }
+      return ended
     },
   }
 }

@@ -38,12 +38,8 @@ export const startHarness = async ({ appendonly = false }: { appendonly?: boolea
         5_000,
       )
       const entry = String(await link.call('HGET', keys.job(id), 'entry'))
-      const grant = await transitions.claim(id, {
-        entry,
-        worker,
-        nonce: randomBytes(6).toString('hex'),
-        leaseMs,
-      })
+      const nonce = randomBytes(6).toString('hex')
+      const grant = await transitions.claim(id, entry, { worker, nonce, leaseMs })
       if (!grant.ok) throw new Error(grant.reason)
       return grant
     },

@@ -1,6 +1,7 @@
 -- End a job whose cancel was requested, once its handler has stopped.
-local job, rejection = judge(args.id)
+local job, rejection = judge(id, fence)
 if not job then return rejection end
 if not present(job.cancel) then return rejected('no_cancel_requested', job.state) end
-finish(job, 'CANCELLED')
+local set = {}
+finish(job, 'CANCELLED', last_progress(progress, set), set)
 return ok(job)

@@ -1,24 +1,22 @@
--- Start an attempt. The nonce makes the fence, so a repeated claim whose reply got lost is the same grant.
-local function grant(job)
-  local data = call('HMGET', key('job', job.id), 'payload', 'createdAt', 'maxAttempts')
-  return ok(job, job.fence, job.attempt, job.failures, data[3], data[2], data[1])
+-- Start an attempt of a job whose work entry was delivered to the worker. The nonce, one per worker, makes the fence: a
+-- claim repeated by the same worker, its reply lost, is the same grant.
+local current = read(id)
+if current and current.state == 'PROCESSING' and current.fence == current.attempt .. '-' .. nonce then
+  return { 'ok', current.cursor, current.state, unpack(granted(current, call('HMGET', job_key(id), unpack(GRANTED)))) }
 end
-
-local current = read(args.id)
-if current and current.state == 'PROCESSING' and current.fence == current.attempt .. '-' .. args.nonce then
-  return grant(current)
-end
-local job, rejection = judge(args.id)
+local job, rejection = judge(id)
 if not job then return rejection end
 -- Another entry than the job's own is a leftover; the reaper sweeps those.
-if job.entry ~= args.entry then return rejected('stale_entry', job.state) end
-job.attempt = int(tonumber(job.attempt) + 1)
-job.fence = job.attempt .. '-' .. args.nonce
-enter(job, 'PROCESSING', ',"worker":' .. text(args.worker), {
-  'attempt', job.attempt, 'fence', job.fence, 'worker', args.worker, 'op', '0', 'leaseMs', int(args.leaseMs),
-  'startedAt', int(NOW), 'progress', '',
-})
-call('SET', key('heartbeat', job.id), job.fence .. ' ' .. args.worker, 'PX', int(args.leaseMs))
+if job.entry ~= entry then return rejected('stale_entry', job.state) end
+if paused(job.name) then return rejected('paused', job.state) end
+if present(max) then
+  local free, waitMs = spare(rate_key(job.name), tonumber(max), tonumber(perMs))
+  if free == 0 then return { 'rejected', 'rate_limited', job.state, int(waitMs) } end
+end
+local work = PREFIX .. 'work:' .. queue_of(job)
+local grant, refused = start(job, worker, nonce, leaseMs, keyMax, keyPerMs)
+if not grant then return refused end
+if present(max) then spend(rate_key(job.name), tonumber(max), tonumber(perMs), 1) end
 -- A job that was put back and read by another is ours now in the pending list too.
-call('XCLAIM', key('work', job.name), GROUP, args.worker, 0, job.entry, 'JUSTID')
-return grant(job)
+call('XCLAIM', work, GROUP, worker, 0, entry, 'JUSTID')
+return { 'ok', job.cursor, job.state, unpack(grant) }

@@ -1,7 +1,8 @@
 -- Store the result and end the job.
-local job, rejection = judge(args.id)
+local job, rejection = judge(id, fence)
 if not job then return rejection end
+local set = { 'result', result }
 -- A large result stays in the hash: events are copied to every watcher.
-local told = #payload <= LIMITS.inlineResultBytes and ',"result":' .. payload or ',"resultBytes":' .. int(#payload)
-finish(job, 'COMPLETED', told, { 'result', payload, 'error', '' })
+local told = #result <= LIMITS.inlineResultBytes and ',"result":' .. result or ',"resultBytes":' .. int(#result)
+finish(job, 'COMPLETED', last_progress(progress, set) .. told, set)
 return ok(job)

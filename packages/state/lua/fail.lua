@@ -1,5 +1,6 @@
 -- Store the error and end the job.
-local job, rejection = judge(args.id)
+local job, rejection = judge(id, fence)
 if not job then return rejection end
-finish(job, 'FAILED', ',"error":' .. payload, { 'error', payload, 'failures', int(tonumber(job.failures) + 1) })
+local set = { 'error', failure, 'failures', int((tonumber(job.failures) or 0) + 1) }
+finish(job, 'FAILED', last_progress(progress, set) .. ',"error":' .. failure, set)
 return ok(job)

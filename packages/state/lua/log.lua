@@ -1,6 +1,6 @@
--- Append a log line to the stream; the hash keeps only its position.
-local job, rejection = judge(args.id)
+-- Append a log line (a JSON string) to the stream; the hash keeps only its position.
+local job, rejection = judge(id, fence)
 if not job then return rejection end
-if args.op <= tonumber(job.op) then return repeated(job) end
-commit(job, '"type":"log","attempt":' .. job.attempt .. ',"line":' .. payload, { 'op', int(args.op) }, true)
+if tonumber(op) <= tonumber(job.op) then return repeated(job) end
+report(job, 'log ' .. job.attempt .. ' ' .. line, { 'op', op })
 return ok(job)

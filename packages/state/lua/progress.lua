@@ -1,11 +1,6 @@
 -- Replace the attempt's progress. `op` counts the attempt's reports, so a repeated one is told from a new one.
-local job, rejection = judge(args.id)
+local job, rejection = judge(id, fence)
 if not job then return rejection end
-if args.op <= tonumber(job.op) then return repeated(job) end
-commit(
-  job,
-  '"type":"progress","attempt":' .. job.attempt .. ',"progress":' .. payload,
-  { 'progress', payload, 'op', int(args.op) },
-  true
-)
+if tonumber(op) <= tonumber(job.op) then return repeated(job) end
+report(job, 'progress ' .. job.attempt .. ' ' .. progress, { 'progress', progress, 'op', op })
 return ok(job)

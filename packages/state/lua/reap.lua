@@ -2,19 +2,20 @@
 -- Taking the entry and moving the job is one script, so a reaper that dies in between cannot exist.
 -- Answers the next cursor ('0-0' at the end), whether this was an amnesty step, then id, outcome, worker for each
 -- entry that was not simply alive.
-local sweep = args.prefix .. 'sweep'
-local work = key('work', args.name)
+local sweep = PREFIX .. 'sweep'
+local work = PREFIX .. 'work:' .. queue
+local max_gap = tonumber(maxGapMs)
 
 -- Heartbeats run out while Redis is down, frozen or failing over, and the workers are well. So after any silence
 -- longer than maxGapMs (or a clock that stepped back) a window is open in which lapsed heartbeats are only armed anew.
 local seen = call('HMGET', sweep, 'at', 'amnestyUntil')
 local gap = seen[1] and NOW - tonumber(seen[1])
 local amnestyUntil = tonumber(seen[2] or '0')
-if not gap or gap < 0 or gap > args.maxGapMs then amnestyUntil = NOW + args.maxGapMs end
-if amnestyUntil > NOW + args.maxGapMs then amnestyUntil = 0 end
+if not gap or gap < 0 or gap > max_gap then amnestyUntil = NOW + max_gap end
+if amnestyUntil > NOW + max_gap then amnestyUntil = 0 end
 -- A sweep that began in the window stays in it, however long it takes.
-local amnesty = args.amnesty or NOW < amnestyUntil
-call('HSET', sweep, 'at', int(NOW), 'amnestyUntil', int(amnestyUntil))
+local forgiving = amnesty == '1' or NOW < amnestyUntil
+call('HSET', sweep, 'at', AT, 'amnestyUntil', int(amnestyUntil))
 
 local function recover(id, entry)
   local job = read(id)
@@ -26,33 +27,35 @@ local function recover(id, entry)
   end
   if job.state == 'QUEUED' then
     -- Delivered, but its reader died before the claim (or its reply got lost): to be read again.
-    pull(job)
-    push(job)
+    call('XACK', work, GROUP, entry)
+    call('XDEL', work, entry)
+    call('HSET', job_key(id), 'entry', push(queue, id))
     return 'redelivered', ''
   end
-  if call('EXISTS', key('heartbeat', id)) == 1 then return end
-  if amnesty then
-    call('SET', key('heartbeat', id), job.fence .. ' ' .. job.worker, 'PX', job.leaseMs)
+  if call('EXISTS', heartbeat_key(id)) == 1 then return end
+  local lease = present(job.leaseMs) and job.leaseMs or int(DEFAULTS.leaseMs)
+  if forgiving then
+    call('SET', heartbeat_key(id), job.fence .. ' ' .. job.worker, 'PX', lease)
     return 'rearmed', job.worker
   end
-  local crashes = int(tonumber(job.crashes) + 1)
-  local lost = ',"reason":"worker_lost","worker":' .. text(job.worker)
-  local fields = { 'crashes', crashes, 'fence', '', 'worker', '' }
-  if present(job.cancel) or tonumber(crashes) <= tonumber(job.maxCrashes) then
-    again(job, 0, lost, fields)
+  local worker = job.worker
+  local crashes = int((tonumber(job.crashes) or 0) + 1)
+  local lost = ',"reason":"worker_lost","worker":' .. text(worker)
+  local set = { 'crashes', crashes, 'fence', '' }
+  if present(job.cancel) or tonumber(crashes) <= (tonumber(job.maxCrashes) or DEFAULTS.maxCrashes) then
+    again(job, 0, lost, set)
   else
     local failure = '{"name":"WorkerLost","code":"CRASHED","message":'
-      .. text('The worker died ' .. crashes .. ' times under this job; the last was ' .. job.worker .. '.') .. '}'
-    fields[#fields + 1] = 'error'
-    fields[#fields + 1] = failure
-    finish(job, 'FAILED', lost .. ',"error":' .. failure, fields)
+      .. text('The worker died ' .. crashes .. ' times under this job; the last was ' .. worker .. '.') .. '}'
+    set[#set + 1], set[#set + 2] = 'error', failure
+    finish(job, 'FAILED', lost .. ',"error":' .. failure, set)
   end
-  return job.state, job.worker
+  return job.state, worker
 end
 
-if call('EXISTS', work) == 0 then return { '0-0', amnesty and '1' or '0' } end
-local claimed = call('XAUTOCLAIM', work, GROUP, 'reaper', args.minIdleMs, args.cursor, 'COUNT', args.count)
-local answer = { claimed[1], amnesty and '1' or '0' }
+if call('EXISTS', work) == 0 then return { '0-0', forgiving and '1' or '0' } end
+local claimed = call('XAUTOCLAIM', work, GROUP, 'reaper', minIdleMs, cursor, 'COUNT', count)
+local answer = { claimed[1], forgiving and '1' or '0' }
 for _, entry in ipairs(claimed[2]) do
   local id = entry[2][2]
   -- One broken job must not stop the sweep for the others.

@@ -1,5 +1,6 @@
 -- Hand the job back at a graceful stop. Costs neither a failure nor a crash.
-local job, rejection = judge(args.id)
+local job, rejection = judge(id, fence)
 if not job then return rejection end
-again(job, 0)
+local set = {}
+again(job, 0, last_progress(progress, set), set)
 return ok(job)

@@ -1,5 +1,6 @@
 -- The attempt failed and has a successor. Whether it has, and when, is the worker's policy; the fence makes it safe.
-local job, rejection = judge(args.id)
+local job, rejection = judge(id, fence)
 if not job then return rejection end
-again(job, args.delayMs, ',"error":' .. payload, { 'error', payload, 'failures', int(tonumber(job.failures) + 1) })
+local set = { 'error', failure, 'failures', int((tonumber(job.failures) or 0) + 1) }
+again(job, tonumber(delayMs), last_progress(progress, set) .. ',"error":' .. failure, set)
 return ok(job)

@@ -1,7 +1,9 @@
 // One attempt: runs the handler, carries its reports, and ends the job by the outcome. Every write carries the fence;
 // what Redis refuses is not ours to decide any more.
+import { type Backoff, backoffMs } from './backoff.ts'
 import { encode, type JobDefinition } from './define.ts'
 import { isStateError, StateError } from './errors.ts'
+import { jobErrorOf } from './failure.ts'
 import { Reporter } from './reporter.ts'
 import type { JobError } from './schema/job.ts'
 import { LIMITS } from './schema/limits.ts'
@@ -13,13 +15,25 @@ export interface JobContext<P, G> {
   readonly name: string
   /** 1 for the first run. With the id it makes a key for your own side effects: Redis cannot fence those. */
   readonly attempt: number
+  readonly maxAttempts: number
   readonly payload: P
-  /** Fires with a StateError: CANCEL_REQUESTED, OWNERSHIP_LOST or SHUTTING_DOWN. */
+  readonly tags: readonly string[]
+  readonly owner: string | null
+  /** Trace context that was given to enqueue (W3C traceparent), or null. */
+  readonly trace: string | null
+  /** What an attempt before left by `saveCheckpoint`, or null. */
+  readonly checkpoint: unknown
+  /** Fires with a StateError: CANCEL_REQUESTED, OWNERSHIP_LOST, TIMED_OUT or SHUTTING_DOWN. */
   readonly signal: AbortSignal
-  /** Replaces the progress. Coalesced: under the rate cap the last value wins, and the last one is always written. */
-  progress(value: G): void
+  /**
+   * Replaces the progress. Coalesced: under the rate cap the last value wins, and the last one is always written.
+   * Resolves once the value is written or folded into a later one; nobody needs to wait for that.
+   */
+  progress(value: G): Promise<void>
   /** Appends a line to the job's stream; longer ones are cut to 2,000 characters. */
   log(line: string): void
+  /** Keeps data (JSON, at most 64 KB) for the next attempt, should this one die or fail. */
+  saveCheckpoint(data: unknown): Promise<void>
 }
 
 export type Handler<P, G, R> = (job: JobContext<P, G>) => R | Promise<R>
@@ -32,20 +46,30 @@ export type AttemptEnd =
 
 export interface AttemptOptions {
   progressIntervalMs: number
-  retryDelayMs: (failures: number) => number
   trouble: (error: unknown) => void
+  /** The handler has returned: only the outcome is left to be written. */
+  handled: () => void
 }
+
+type AbortCode = 'CANCEL_REQUESTED' | 'OWNERSHIP_LOST' | 'SHUTTING_DOWN' | 'TIMED_OUT'
 
 const MAX_LINE = 2_000
 
-export class RunningAttempt<P, G, R> {
+export class RunningAttempt<P, G, R> implements JobContext<P, G> {
   readonly grant: Grant
+  readonly name: string
+  readonly payload: P
   private readonly definition: JobDefinition<P, G, R>
   private readonly transitions: Transitions
   private readonly options: AttemptOptions
-  private readonly controller = new AbortController()
   private readonly reporter: Reporter
+  // Most handlers never look at the signal: it is made when one does.
+  private controller: AbortController | undefined
+  private aborted: StateError | undefined
+  private stopHandling: ((error: StateError) => void) | undefined
   private givenUp = false
+  /** The payload does not fit this worker's schema. */
+  private readonly unfit: StateError | undefined
 
   constructor(
     grant: Grant,
@@ -54,9 +78,18 @@ export class RunningAttempt<P, G, R> {
     options: AttemptOptions,
   ) {
     this.grant = grant
+    this.name = definition.name
     this.definition = definition
     this.transitions = transitions
     this.options = options
+    const payload: unknown = JSON.parse(grant.payload)
+    const parsed = definition.payload?.safeParse(payload)
+    this.payload = (parsed?.success ? parsed.data : payload) as P
+    if (parsed && !parsed.success)
+      this.unfit = new StateError(
+        'INVALID_PAYLOAD',
+        `The payload does not fit this worker's schema: ${parsed.error.issues[0]?.message ?? 'unknown'}`,
+      )
     this.reporter = new Reporter(
       {
         progress: (op, text) => transitions.progress(grant, op, text),
@@ -68,96 +101,144 @@ export class RunningAttempt<P, G, R> {
     )
   }
 
-  /** Stops the handler; the first reason counts, but losing the job outdoes a wish to stop. */
-  abort(reason: 'CANCEL_REQUESTED' | 'OWNERSHIP_LOST' | 'SHUTTING_DOWN'): void {
-    if (reason === 'OWNERSHIP_LOST') this.reporter.close()
-    this.lostNow ||= reason === 'OWNERSHIP_LOST'
-    this.controller.abort(new StateError(reason, REASONS[reason]))
+  get id() {
+    return this.grant.id
   }
-  private lostNow = false
+  get attempt() {
+    return this.grant.attempt
+  }
+  get maxAttempts() {
+    return this.grant.maxAttempts
+  }
+  get tags() {
+    return this.labels.filter((label) => !label.startsWith('@'))
+  }
+  get owner() {
+    return this.labels.find((label) => label.startsWith('@'))?.slice(1) ?? null
+  }
+  get trace() {
+    return this.grant.trace || null
+  }
+  get checkpoint(): unknown {
+    return this.grant.checkpoint ? JSON.parse(this.grant.checkpoint) : null
+  }
+  get signal(): AbortSignal {
+    if (!this.controller) {
+      this.controller = new AbortController()
+      if (this.aborted) this.controller.abort(this.aborted)
+    }
+    return this.controller.signal
+  }
+  private get labels() {
+    return this.grant.tags ? this.grant.tags.split(' ') : []
+  }
+
+  // Handlers take these out of the context, so they are bound.
+  readonly progress = (value: G): Promise<void> =>
+    this.reporter.progress(encode(this.definition.progress, value, 'INVALID_PROGRESS', LIMITS.progressBytes))
+
+  readonly log = (line: string): void => this.reporter.log(String(line).slice(0, MAX_LINE))
+
+  readonly saveCheckpoint = async (data: unknown): Promise<void> => {
+    const text = encode(undefined, data, 'INVALID_CHECKPOINT', LIMITS.checkpointBytes)
+    const outcome = await this.transitions.checkpoint(this.grant, text)
+    if (outcome.ok) return
+    this.abort('OWNERSHIP_LOST')
+    throw this.aborted
+  }
+
+  /** Stops the handler; the first reason counts, but losing the job outdoes a wish to stop. */
+  abort(code: AbortCode): void {
+    if (code === 'OWNERSHIP_LOST') this.reporter.close()
+    if (this.aborted && code !== 'OWNERSHIP_LOST') return
+    this.aborted = new StateError(code, REASONS[code])
+    this.controller?.abort(this.aborted)
+    // A handler that is out of time is not waited for: its fence is void.
+    if (code === 'TIMED_OUT') this.stopHandling?.(this.aborted)
+  }
 
   /** Stops waiting for Redis to take the outcome: the process ends. */
   giveUp(): void {
     this.givenUp = true
   }
 
-  /** One beat. Redis' answer tells of a cancel, and of a job that is not ours any more. */
-  async beat(): Promise<void> {
-    const answer = await this.transitions.heartbeat(this.grant)
+  /** What a heartbeat said of a cancel, or of a job that is not ours any more. */
+  heard(answer: { ok: boolean; cancelRequested?: boolean }): void {
     if (!answer.ok) this.abort('OWNERSHIP_LOST')
     else if (answer.cancelRequested) this.abort('CANCEL_REQUESTED')
   }
 
   async run(handler: Handler<P, G, R>): Promise<AttemptEnd> {
+    let result: string | undefined
+    let thrown: unknown
     try {
-      const result = await this.handle(handler)
-      return await this.finish('completed', () => this.transitions.complete(this.grant, result))
+      result = await this.handle(handler)
     } catch (error) {
-      return await this.endWith(error)
-    } finally {
-      this.reporter.close()
+      thrown = error
     }
+    this.options.handled()
+    const { grant, transitions } = this
+    const end =
+      result === undefined
+        ? await this.endWith(thrown)
+        : await this.finish('completed', (progress) => transitions.complete(grant, result, progress))
+    this.reporter.close()
+    return end
   }
 
   private async handle(handler: Handler<P, G, R>): Promise<string> {
-    const { grant, definition, reporter } = this
-    const payload = definition.payload.safeParse(JSON.parse(grant.payload))
-    if (!payload.success)
-      throw new StateError(
-        'INVALID_PAYLOAD',
-        `The payload does not fit this worker's schema: ${payload.error.issues[0]?.message ?? 'unknown'}`,
-      )
-    const result = await handler({
-      id: grant.id,
-      name: definition.name,
-      attempt: grant.attempt,
-      payload: payload.data,
-      signal: this.controller.signal,
-      progress: (value) =>
-        reporter.progress(encode(definition.progress, value, 'INVALID_PROGRESS', LIMITS.progressBytes)),
-      log: (line) => reporter.log(String(line).slice(0, MAX_LINE)),
-    })
+    if (this.unfit) throw this.unfit
+    const { timeoutMs } = this.grant
+    const result = await (timeoutMs > 0 ? this.within(timeoutMs, handler) : handler(this))
     // A handler that returns nothing has the result null.
-    return encode(definition.result, result ?? null, 'INVALID_RESULT', LIMITS.resultBytes)
+    return encode(this.definition.result, result ?? null, 'INVALID_RESULT', LIMITS.resultBytes)
+  }
+
+  private async within(timeoutMs: number, handler: Handler<P, G, R>): Promise<R> {
+    const timer = setTimeout(() => this.abort('TIMED_OUT'), timeoutMs)
+    try {
+      return await Promise.race([
+        handler(this),
+        new Promise<never>((_, reject) => {
+          this.stopHandling = reject
+        }),
+      ])
+    } finally {
+      clearTimeout(timer)
+    }
   }
 
   private async endWith(thrown: unknown): Promise<AttemptEnd> {
     const { grant, transitions } = this
-    const why = this.lostNow
-      ? 'OWNERSHIP_LOST'
-      : (this.controller.signal.reason as StateError | undefined)?.code
+    const why = this.aborted?.code
     if (why === 'OWNERSHIP_LOST') return { end: 'lost' }
-    if (why === 'CANCEL_REQUESTED') return this.finish('cancelled', () => transitions.abort(grant))
-    if (why === 'SHUTTING_DOWN') return this.finish('released', () => transitions.release(grant))
+    if (why === 'CANCEL_REQUESTED')
+      return this.finish('cancelled', (progress) => transitions.abort(grant, progress))
+    if (why === 'SHUTTING_DOWN')
+      return this.finish('released', (progress) => transitions.release(grant, progress))
     const error = jobErrorOf(thrown)
     const text = JSON.stringify(error)
     // A payload that does not fit will not fit the next time.
-    if (grant.failures + 1 >= grant.maxAttempts || isStateError(thrown, 'INVALID_PAYLOAD'))
-      return this.finish('failed', () => transitions.fail(grant, text), error)
-    const delayMs = Math.max(0, Math.round(this.options.retryDelayMs(grant.failures + 1)))
-    return this.finish('retrying', () => transitions.retry(grant, text, delayMs), error)
-  }
-
-  /** What was reported comes before the outcome; but where memory is full for reports, the outcome is taken all the same. */
-  private async flushReports(): Promise<void> {
-    try {
-      await this.reporter.flush()
-    } catch (error) {
-      if (!isStateError(error, 'REDIS_OUT_OF_MEMORY')) throw error
-      this.reporter.close()
-    }
+    const final =
+      isStateError(thrown, 'INVALID_PAYLOAD') ||
+      (thrown as { retryable?: unknown } | null)?.retryable === false
+    if (final || grant.failures + 1 >= grant.maxAttempts)
+      return this.finish('failed', (progress) => transitions.fail(grant, text, progress), error)
+    const backoff = grant.backoff ? (JSON.parse(grant.backoff) as Backoff) : undefined
+    const delayMs = backoffMs(backoff, grant.failures + 1)
+    return this.finish('retrying', (progress) => transitions.retry(grant, text, delayMs, progress), error)
   }
 
   /** Writes the outcome, however long Redis is away: the work is done, only its end is missing. */
   private async finish(
     end: Exclude<AttemptEnd['end'], 'lost' | 'given_up'>,
-    move: () => Promise<Outcome>,
+    move: (progress: string) => Promise<Outcome>,
     error?: JobError,
   ): Promise<AttemptEnd> {
     for (;;) {
       try {
-        await this.flushReports()
-        const outcome = await move()
+        const { progress, written } = await this.reporter.end()
+        const [outcome] = await Promise.all([move(progress), written])
         if (!outcome.ok) return { end: 'lost' }
         if (outcome.state === 'CANCELLED' && end !== 'cancelled') return { end: 'cancelled' }
         return { end, ...(error ? { error } : {}) } as AttemptEnd
@@ -173,23 +254,9 @@ export class RunningAttempt<P, G, R> {
 /** Milliseconds between tries to write an outcome while Redis is away. */
 const OUTCOME_RETRY_MS = 500
 
-const REASONS = {
+const REASONS: Record<AbortCode, string> = {
   CANCEL_REQUESTED: 'The job was cancelled.',
   OWNERSHIP_LOST: 'The job was given to another worker, has ended or is gone.',
+  TIMED_OUT: 'The attempt did not end in its time.',
   SHUTTING_DOWN: 'The worker is stopping.',
-}
-
-const cut = (text: string, characters: number) =>
-  text.length > characters ? `${text.slice(0, characters)}…` : text
-
-/** What is stored of a thrown value. */
-export const jobErrorOf = (thrown: unknown): JobError => {
-  if (!(thrown instanceof Error)) return { name: 'Error', message: cut(String(thrown), 2_000) }
-  const { code } = thrown as { code?: unknown }
-  return {
-    name: cut(thrown.name, 100),
-    message: cut(thrown.message, 2_000),
-    ...(typeof code === 'string' ? { code: cut(code, 100) } : {}),
-    ...(thrown.stack ? { stack: cut(thrown.stack, 2_000) } : {}),
-  }
 }

@@ -20,9 +20,14 @@ export type StateErrorCode =
   | 'INVALID_PAYLOAD'
   | 'INVALID_PROGRESS'
   | 'INVALID_RESULT'
+  | 'INVALID_CHECKPOINT'
   | 'TOO_LARGE'
   /** The id is taken by a job with another name or payload. */
   | 'ID_CONFLICT'
+  /** The idempotency key was used for a job with another name or payload. */
+  | 'KEY_CONFLICT'
+  /** Another job of the same batch was refused, so this one was not enqueued either. */
+  | 'BATCH_REFUSED'
   | 'UNKNOWN_JOB'
   /** The stream no longer holds the events after that cursor; read the snapshot and go on from its cursor. */
   | 'EVENTS_TRIMMED'
@@ -30,6 +35,7 @@ export type StateErrorCode =
   | 'OWNERSHIP_LOST'
   /** Reasons of a handler's AbortSignal, beside OWNERSHIP_LOST. */
   | 'CANCEL_REQUESTED'
+  | 'TIMED_OUT'
   | 'SHUTTING_DOWN'
   | 'CLOSED'
 

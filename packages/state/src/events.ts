@@ -8,31 +8,50 @@ import type { Snapshot } from './schema/job.ts'
 import { Cursor, seqOf } from './schema/limits.ts'
 import { isTerminal, type State } from './schema/machine.ts'
 
-/** An event as it stands in the stream; `body` is its JSON text, ready to be sent on. */
+/** One event as told to watchers. */
 export interface StoredEvent {
   cursor: string
   seq: number
-  body: string
-}
-
-/** What a reader needs to know of an event without parsing what the caller put into it. */
-export interface EventHead {
-  seq: number
-  cursor: string
+  /** state, progress, log, or a kind of a later release. */
   type: string
   /** Of a state event. */
   state: State | null
+  /** Its JSON text, ready to be sent on: nothing of what the caller put into it was parsed. */
+  body: string
 }
 
-/** Every event begins with these, in this order: `commit` of the Lua prelude writes them. */
-const HEAD = /^\{"seq":(\d+),"at":(\d+),"type":"(\w+)"(?:,"move":"\w+","state":"(\w+)")?/
+/** What the value of a report is called in its event. */
+const VALUE: Record<string, string> = { progress: 'progress', log: 'line' }
 
-/** The head of an event's JSON text, or null when the text is none of ours. */
-export const headOf = (body: string): EventHead | null => {
-  const match = HEAD.exec(body)
-  if (!match) return null
-  const [, seq, at, type, state] = match as unknown as [string, string, string, string, string?]
-  return { seq: Number(seq), cursor: `${seq}-${at}`, type, state: (state as State | undefined) ?? null }
+/**
+ * The event that `append` of the Lua prelude stored as `<move>><STATE> <attempt><members>` or `<type> <attempt> <value>`:
+ * a third of its JSON's bytes.
+ */
+const expanded = (cursor: string, stored: string): StoredEvent => {
+  const dash = cursor.indexOf('-')
+  const seq = cursor.slice(0, dash)
+  const space = stored.indexOf(' ')
+  const kind = stored.slice(0, space)
+  const rest = stored.slice(space + 1)
+  const head = `{"seq":${seq},"at":${cursor.slice(dash + 1)},"type":`
+  const change = kind.indexOf('>')
+  if (change > 0) {
+    const state = kind.slice(change + 1) as State
+    const body = `${head}"state","move":"${kind.slice(0, change)}","state":"${state}","attempt":${rest}}`
+    return { cursor, seq: Number(seq), type: 'state', state, body }
+  }
+  const split = rest.indexOf(' ')
+  const value = `"attempt":${rest.slice(0, split)},"${VALUE[kind] ?? 'value'}":${rest.slice(split + 1)}`
+  return { cursor, seq: Number(seq), type: kind, state: null, body: `${head}"${kind}",${value}}` }
+}
+
+const MESSAGE = /^(?:[1-9]\d*)-\d+ [a-z]+(?:>[A-Z]+)? \d/
+
+/** The event of a message on a job's channel, or null for a text that is none of ours. */
+export const eventOfMessage = (message: string): StoredEvent | null => {
+  if (!MESSAGE.test(message)) return null
+  const space = message.indexOf(' ')
+  return expanded(message.slice(0, space), message.slice(space + 1))
 }
 
 /** Why a position can't be continued: trimmed away, from a history that was lost, or ahead of what there is. */
@@ -47,22 +66,22 @@ export interface Continuation {
   gap: Gap | null
 }
 
-/** Where the position stands in the stream whose entries from its seq on are given. */
+/**
+ * Where the position stands in the stream whose entries from its seq on are given. Reports are trimmed from among the
+ * state changes, so a hole anywhere after the position means that it can't be continued.
+ */
 const judgePosition = (cursor: string, snapshot: Snapshot, entries: StoredEvent[]): Gap | null => {
   const seq = seqOf(cursor)
   if (seq > snapshot.seq) return 'ahead'
   const first = entries[0]
   if (!first) return seq === snapshot.seq && cursor === snapshot.cursor ? null : 'trimmed'
-  if (first.seq === seq) return first.cursor === cursor ? null : 'diverged'
-  return first.seq === seq + 1 ? null : 'trimmed'
+  if (first.seq === seq && first.cursor !== cursor) return 'diverged'
+  if (first.seq > seq + 1) return 'trimmed'
+  return entries.every((entry, i) => entry.seq === first.seq + i) ? null : 'trimmed'
 }
 
 const storedEvents = (reply: unknown): StoredEvent[] =>
-  ((reply ?? []) as [string, string[]][]).map(([cursor, fields]) => ({
-    cursor,
-    seq: seqOf(cursor),
-    body: fields[1] ?? '',
-  }))
+  ((reply ?? []) as [string, string[]][]).map(([cursor, fields]) => expanded(cursor, fields[1] ?? ''))
 
 /**
  * The job and its events after `cursor` (at most `count`), read at one moment. Null when there is no such job.
@@ -89,6 +108,18 @@ export const readSince = async (
   if (gap) return { snapshot, events: [], more: false, gap }
   const after = stored.filter((event) => event.seq > seq)
   return { snapshot, events: after.slice(0, count), more: after.length > count, gap: null }
+}
+
+/** Every state change of the job since its start, however long ago: these are never trimmed. Empty: no such job. */
+export const stateChanges = async (link: RedisLink, keys: Keys, id: string): Promise<JobEvent[]> => {
+  const changes: JobEvent[] = []
+  for (let from = '1-0'; ; ) {
+    const page = storedEvents(await link.call('XRANGE', keys.events(id), from, '+', 'COUNT', PAGE))
+    for (const event of page) if (event.type === 'state') changes.push(JSON.parse(event.body) as JobEvent)
+    const last = page.at(-1)
+    if (!last || page.length < PAGE) return changes
+    from = `(${last.cursor}`
+  }
 }
 
 /** The job as it is now, or null. */

@@ -1,34 +1,36 @@
 // @jobs/state: live, crash-proof job state on Redis.
-export type { Handler, JobContext } from './attempt.ts'
+export type { AttemptEnd, Handler, JobContext } from './attempt.ts'
+export type { Backoff } from './backoff.ts'
 export { defineJob, type JobDefinition } from './define.ts'
+export type { EnqueueOptions } from './enqueue.ts'
 export { isStateError, StateError, type StateErrorCode } from './errors.ts'
 export {
   type Continuation,
-  type EventHead,
+  eventOfMessage,
   type Gap,
-  headOf,
   readSince,
   readSnapshot,
   type StoredEvent,
 } from './events.ts'
-export {
-  type ConnectOptions,
-  checkLayout,
-  connectJobs,
-  type Enqueued,
-  type EnqueueOptions,
-  Jobs,
-} from './jobs.ts'
+export type { Explanation } from './explain.ts'
+export { FinalError } from './failure.ts'
+export type { AttemptRecord } from './history.ts'
+export { type BatchItem, type ConnectOptions, checkLayout, connectJobs, type Enqueued, Jobs } from './jobs.ts'
 export { type Keys, keysOf, partitionOf } from './keys.ts'
-export type { Page } from './listing.ts'
+export type { ListOptions, Page } from './listing.ts'
+export type { WorkerAbout } from './presence.ts'
+export type { QueueStats } from './queues.ts'
 export { addressOf, type LinkOptions, RedisLink } from './redis.ts'
 export * from './schema/index.ts'
 export { type Listener, Subscriber } from './subscriber.ts'
 export type {
   Attempt,
+  Claimant,
+  Expired,
   Grant,
   Moved,
   Outcome,
+  Rate,
   Reaped,
   Rejection,
   SweepStep,

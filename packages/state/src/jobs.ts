@@ -1,42 +1,28 @@
 // What a backend imports: enqueue, read, follow, steer. Everything here is checked before Redis hears of it.
-import { randomBytes } from 'node:crypto'
-import { z } from 'zod'
-import { encode, type JobDefinition } from './define.ts'
-import { StateError } from './errors.ts'
-import { followEvents, readSnapshot, type Wakeups } from './events.ts'
-import { type Keys, keysOf } from './keys.ts'
-import { countJobs, listJobs, type Page } from './listing.ts'
+import type { JobDefinition } from './define.ts'
+import { type EnqueueOptions, enqueueOf, validId } from './enqueue.ts'
+import { isStateError, StateError } from './errors.ts'
+import { followEvents, readSnapshot, stateChanges, type Wakeups } from './events.ts'
+import { type Explanation, explain } from './explain.ts'
+import { type AttemptRecord, attemptsOf } from './history.ts'
+import { type Keys, keysOf, partitionOf } from './keys.ts'
+import { countJobs, type ListOptions, listJobs, type Page } from './listing.ts'
+import { presentWorkers, type WorkerAbout } from './presence.ts'
+import { type QueueStats, queueStats } from './queues.ts'
 import { type LinkOptions, RedisLink } from './redis.ts'
 import type { JobEvent } from './schema/event.ts'
 import type { Snapshot } from './schema/job.ts'
-import { JobId, LIMITS } from './schema/limits.ts'
+import { JobName, LIMITS } from './schema/limits.ts'
 import { isTerminal, type State } from './schema/machine.ts'
 import { Subscriber } from './subscriber.ts'
-import { type Outcome, type Transitions, transitionsOf } from './transitions.ts'
-
-const EnqueueOptions = z.strictObject({
-  /** Your own id (a repeated enqueue with it is the same job); default: sortable, with 128 random bits. */
-  id: z.string().optional(),
-  /** Milliseconds before it may run. */
-  delayMs: z
-    .number()
-    .int()
-    .min(0)
-    .max(10 * 365 * 86_400_000)
-    .default(0),
-  /** Runs that may end in an error before the job has FAILED. */
-  maxAttempts: z.number().int().min(1).max(1_000).default(3),
-  /** Workers that may die under the job and it still runs again; one more and it has FAILED as CRASHED. */
-  maxCrashes: z.number().int().min(0).max(1_000).default(3),
-  /** Milliseconds that the ended job stays readable. */
-  retentionMs: z
-    .number()
-    .int()
-    .min(1_000)
-    .max(10 * 365 * 86_400_000)
-    .default(86_400_000),
-})
-export type EnqueueOptions = z.input<typeof EnqueueOptions>
+import {
+  type Enqueue,
+  type EnqueueOutcome,
+  type Outcome,
+  type Rejection,
+  type Transitions,
+  transitionsOf,
+} from './transitions.ts'
 
 export interface ConnectOptions extends LinkOptions {
   namespace: string
@@ -47,23 +33,17 @@ export interface ConnectOptions extends LinkOptions {
 export interface Enqueued {
   id: string
   cursor: string
-  state: State
-  /** The job had been enqueued before with this id, name and payload. */
+  /** Null when the idempotency key outlived its job. */
+  state: State | null
+  /** The job had been enqueued before, with this id or key. */
   duplicate: boolean
 }
 
-/** Nine characters of base 36 hold the milliseconds until the year 5188, so ids sort by time. */
-const newId = (): string => Date.now().toString(36).padStart(9, '0') + randomBytes(16).toString('base64url')
+/** One job of a batch. `id` is the job's even when it was refused: repeat with it what may have been executed. */
+export type BatchItem = ({ ok: true } & Enqueued) | { ok: false; id: string | null; error: StateError }
 
-const validId = (id: string): string => {
-  const parsed = JobId.safeParse(id)
-  if (!parsed.success)
-    throw new StateError(
-      'INVALID_JOB_ID',
-      `${JSON.stringify(String(id).slice(0, 80))} is not a job id: 1 to 128 of A-Z a-z 0-9 . _ ~ -`,
-    )
-  return id
-}
+/** The layout of keys and fields that this release reads and writes; the namespace says which it has. */
+const SCHEMA = 1
 
 /** The number of partitions is part of where a job's keys are: a process that counts otherwise would not find them. */
 export const checkLayout = async (
@@ -73,8 +53,17 @@ export const checkLayout = async (
   create: boolean,
 ) => {
   const { layout } = keysOf(namespace, 0)
-  if (create) await link.call('HSETNX', layout, 'partitions', partitions)
-  const stored = await link.call('HGET', layout, 'partitions')
+  if (create) {
+    await link.call('HSETNX', layout, 'partitions', partitions)
+    await link.call('HSETNX', layout, 'schema', SCHEMA)
+  }
+  const [stored, schema] = (await link.call('HMGET', layout, 'partitions', 'schema')) as (string | null)[]
+  if (schema !== null && Number(schema) !== SCHEMA)
+    throw new StateError(
+      'LAYOUT_MISMATCH',
+      `The namespace ${namespace} is written in layout ${schema}, this release reads layout ${SCHEMA}: use the release ` +
+        'that wrote it, or another namespace.',
+    )
   if (stored !== null && Number(stored) !== partitions)
     throw new StateError(
       'LAYOUT_MISMATCH',
@@ -118,24 +107,88 @@ export class Jobs {
   }
 
   /**
-   * Creates a job. With an `id`, doing it again is harmless: the same job comes back as a duplicate.
+   * Creates a job. With an `id` or a `key`, doing it again is harmless: the same job comes back as a duplicate.
    *
-   * @throws StateError INVALID_PAYLOAD, TOO_LARGE, INVALID_JOB_ID, INVALID_OPTIONS, ID_CONFLICT, REDIS_…
+   * @throws StateError INVALID_PAYLOAD, TOO_LARGE, INVALID_JOB_ID, INVALID_OPTIONS, ID_CONFLICT, KEY_CONFLICT, REDIS_…
    */
-  async enqueue<P>(job: JobDefinition<P>, payload: P, options: EnqueueOptions = {}): Promise<Enqueued> {
-    const parsed = EnqueueOptions.safeParse(options)
-    if (!parsed.success)
+  async enqueue<P>(job: JobDefinition<P>, payload: P, options?: EnqueueOptions): Promise<Enqueued> {
+    const made = enqueueOf(job, payload, options, this.partitions)
+    const outcome = await this.transitions.enqueue(made)
+    if (!outcome.ok) throw refusal(made, outcome)
+    return enqueued(outcome)
+  }
+
+  /**
+   * Creates up to 1,000 jobs in one round trip per partition. Of each partition all are created, or none. Answers one
+   * item per job, in order; never throws for a single job.
+   *
+   * @throws StateError TOO_LARGE when the batch as a whole is
+   */
+  async enqueueMany<P>(
+    job: JobDefinition<P>,
+    items: readonly { payload: P; options?: EnqueueOptions }[],
+  ): Promise<BatchItem[]> {
+    if (items.length > LIMITS.batchJobs)
       throw new StateError(
-        'INVALID_OPTIONS',
-        `The enqueue options are wrong. ${z.prettifyError(parsed.error)}`,
+        'TOO_LARGE',
+        `The batch has ${items.length} jobs; at most ${LIMITS.batchJobs} are taken.`,
       )
-    const { id: givenId, ...budget } = parsed.data
-    const id = givenId === undefined ? newId() : validId(givenId)
-    const text = encode(job.payload, payload, 'INVALID_PAYLOAD', LIMITS.payloadBytes)
-    const outcome = await this.transitions.enqueue({ id, name: job.name, payload: text, ...budget })
-    if (!outcome.ok)
-      throw new StateError('ID_CONFLICT', `The id ${id} is taken by a job with another name or payload.`)
-    return { id, cursor: outcome.cursor, state: outcome.state, duplicate: outcome.repeat }
+    const named = new Set<string>()
+    const made: (Enqueue | StateError)[] = items.map(({ payload, options }) => {
+      try {
+        const one = enqueueOf(job, payload, options, this.partitions)
+        const name = one.key ?? one.id
+        if (named.has(name))
+          throw new StateError('INVALID_OPTIONS', 'Two jobs of the batch have the same id or key.')
+        named.add(name)
+        return one
+      } catch (error) {
+        if (isStateError(error)) return error
+        throw error
+      }
+    })
+    const good = made.filter((each): each is Enqueue => !(each instanceof StateError))
+    const bytes = good.reduce((sum, { payload }) => sum + Buffer.byteLength(payload), 0)
+    if (bytes > LIMITS.batchBytes)
+      throw new StateError(
+        'TOO_LARGE',
+        `The payloads have ${bytes} bytes; at most ${LIMITS.batchBytes} are taken in one batch.`,
+      )
+    if (good.length < made.length)
+      return made.map((each) =>
+        each instanceof StateError ? refused(null, each) : refused(each.id, NOT_ALONE),
+      )
+    return this.enqueueGood(good)
+  }
+
+  private async enqueueGood(made: Enqueue[]): Promise<BatchItem[]> {
+    const byPartition = new Map<number, number[]>()
+    for (const [i, { id }] of made.entries()) {
+      const partition = partitionOf(id, this.partitions)
+      const indices = byPartition.get(partition) ?? []
+      indices.push(i)
+      byPartition.set(partition, indices)
+    }
+    const items: BatchItem[] = new Array(made.length)
+    await Promise.all(
+      [...byPartition.values()].map(async (indices) => {
+        const group = indices.map((i) => made[i] as Enqueue)
+        let outcomes: EnqueueOutcome[] | StateError
+        try {
+          outcomes = await this.transitions.enqueueAll(group)
+        } catch (error) {
+          if (!isStateError(error)) throw error
+          outcomes = error
+        }
+        for (const [at, i] of indices.entries()) {
+          const each = group[at] as Enqueue
+          const outcome = outcomes instanceof StateError ? undefined : outcomes[at]
+          if (outcome?.ok) items[i] = { ok: true, ...enqueued(outcome) }
+          else items[i] = refused(each.id, outcome ? refusal(each, outcome) : (outcomes as StateError))
+        }
+      }),
+    )
+    return items
   }
 
   /** The job as it is now, or null when there is none (any more). */
@@ -145,17 +198,46 @@ export class Jobs {
 
   /** The payload as it was enqueued, or null when there is no such job. */
   async payload(id: string): Promise<unknown> {
-    const text = await this.link.call('HGET', this.keys(id).job(id), 'payload')
-    return typeof text === 'string' ? JSON.parse(text) : null
+    const entries = (await this.link.call('XRANGE', this.keys(id).events(id), '0-1', '0-1')) as [
+      string,
+      string[],
+    ][]
+    const text = entries[0]?.[1][1]
+    return text === undefined ? null : JSON.parse(text)
   }
 
-  /** Jobs in one state, a page at a time, oldest first within a partition. */
-  list(options: { state: State; name?: string; cursor?: string; limit?: number }): Promise<Page> {
+  /** The attempts so far: who ran each, when, and how it ended. Empty when there is no such job. */
+  async attempts(id: string): Promise<AttemptRecord[]> {
+    return attemptsOf(await stateChanges(this.link, this.keys(id), id))
+  }
+
+  /** Why the job is not moving, or what moves it; null when there is none. */
+  explain(id: string): Promise<Explanation | null> {
+    return explain(this.link, this.keys(id), this.transitions.keys[0] as Keys, id)
+  }
+
+  /**
+   * Jobs by any of state, name, tag, owner and time of creation, a page at a time, oldest first within a partition.
+   * Jobs that change their state while pages are read may be seen twice or not at all; all others once.
+   *
+   * @throws StateError INVALID_OPTIONS, INVALID_STATE, INVALID_CURSOR
+   */
+  async list(options: ListOptions = {}): Promise<Page> {
     return listJobs(this.link, this.transitions.keys, options)
   }
 
   counts(): Promise<Record<State, number>> {
     return countJobs(this.link, this.transitions.keys)
+  }
+
+  /** What waits and runs of each job name and priority, and since when the oldest has been waiting. */
+  queues(): Promise<QueueStats[]> {
+    return queueStats(this.link, this.transitions.keys)
+  }
+
+  /** The worker processes that are there, with what they hold. */
+  workers(): Promise<WorkerAbout[]> {
+    return presentWorkers(this.link, this.transitions.keys[0] as Keys)
   }
 
   /**
@@ -175,7 +257,20 @@ export class Jobs {
    *
    * @throws StateError UNKNOWN_JOB; whatever `signal` was aborted with
    */
-  async wait(id: string, { signal }: { signal?: AbortSignal } = {}): Promise<Snapshot> {
+  wait(id: string, { signal }: { signal?: AbortSignal } = {}): Promise<Snapshot> {
+    return this.until(id, ({ state }) => isTerminal(state), { signal })
+  }
+
+  /**
+   * Waits until the job is as wanted, and answers it.
+   *
+   * @throws StateError UNKNOWN_JOB; whatever `signal` was aborted with
+   */
+  async until(
+    id: string,
+    wanted: (job: Snapshot) => boolean,
+    { signal }: { signal?: AbortSignal | undefined } = {},
+  ): Promise<Snapshot> {
     const keys = this.keys(id)
     const news = await this.wakeups(id)
     try {
@@ -183,7 +278,7 @@ export class Jobs {
         signal?.throwIfAborted()
         const snapshot = await readSnapshot(this.link, keys, id)
         if (!snapshot) throw new StateError('UNKNOWN_JOB', `There is no job ${id} (any more).`)
-        if (isTerminal(snapshot.state)) return snapshot
+        if (wanted(snapshot)) return snapshot
         await news.next(5_000, signal)
       }
     } finally {
@@ -199,9 +294,58 @@ export class Jobs {
     return { ok: true, cursor: snapshot?.cursor ?? '0-0', state: 'CANCELLED', repeat: true }
   }
 
-  /** Queues a failed or cancelled job again, with fresh budgets. */
+  /** Queues an ended job again, with fresh budgets and the same id; its history goes on. */
   rerun(id: string): Promise<Outcome> {
     return this.transitions.rerun(validId(id))
+  }
+
+  /** Deletes an ended job with all that is kept of it. Deleting what is not there is fine. */
+  async remove(id: string): Promise<{ ok: true; repeat: boolean } | Rejection> {
+    const outcome = await this.transitions.remove(validId(id))
+    if (outcome.ok) return { ok: true, repeat: false }
+    return outcome.reason === 'unknown_job' ? { ok: true, repeat: true } : outcome
+  }
+
+  /** Gives a waiting job another time to run: in so many milliseconds (0: now), or at a Date of Redis' clock. */
+  reschedule(id: string, when: { delayMs: number } | { runAt: Date }): Promise<Outcome> {
+    const { delayMs = 0, runAt } = when as { delayMs?: number; runAt?: Date }
+    if (!Number.isSafeInteger(delayMs) || delayMs < 0 || (runAt && Number.isNaN(runAt.getTime())))
+      throw new StateError(
+        'INVALID_OPTIONS',
+        'Give delayMs as milliseconds from 0 on, or runAt as a valid Date.',
+      )
+    return this.transitions.reschedule(validId(id), delayMs, runAt?.getTime())
+  }
+
+  /** Stops claims of one job name, or of all. What runs goes on. Pausing twice is fine. */
+  async pause(name?: string): Promise<void> {
+    await this.transitions.pause(validName(name))
+  }
+
+  /** Ends a pause of the same name (or of all); workers notice within a second. */
+  async resume(name?: string): Promise<void> {
+    await this.transitions.resume(validName(name))
+  }
+
+  /** Cancels every waiting job of one name, or of all; what runs goes on. Answers how many it cancelled. */
+  async drain(name?: string): Promise<number> {
+    if (name !== undefined) validName(name)
+    let cancelled = 0
+    for (const state of ['SCHEDULED', 'QUEUED'] as const) {
+      for (let cursor: string | null | undefined; cursor !== null; ) {
+        const page: Page = await this.list({
+          state,
+          limit: 500,
+          ...(name ? { name } : {}),
+          ...(cursor ? { cursor } : {}),
+        })
+        const outcomes = await Promise.all(page.jobs.map(({ id }) => this.transitions.cancel(id)))
+        // A job that was claimed meanwhile is asked to stop: it was waiting when the drain began.
+        cancelled += outcomes.filter((outcome) => outcome.ok && !outcome.repeat).length
+        cursor = page.cursor
+      }
+    }
+    return cancelled
   }
 
   async close(): Promise<void> {
@@ -265,3 +409,40 @@ export class Jobs {
     for (const wake of this.waiting.get(channel) ?? []) wake()
   }
 }
+
+const validName = (name: string | undefined): string => {
+  if (name !== undefined && !JobName.safeParse(name).success)
+    throw new StateError(
+      'INVALID_JOB_NAME',
+      `${JSON.stringify(name)?.slice(0, 80)} is not a job name: 1 to 64 of A-Z a-z 0-9 . _ ~ -`,
+    )
+  return name ?? '*'
+}
+
+const enqueued = ({ id, cursor, state, repeat }: Extract<EnqueueOutcome, { ok: true }>): Enqueued => ({
+  id,
+  cursor,
+  state,
+  duplicate: repeat,
+})
+
+const refusal = ({ id }: Enqueue, { reason }: Rejection): StateError => {
+  switch (reason) {
+    case 'conflict':
+      return new StateError('ID_CONFLICT', `The id ${id} is taken by a job with another name or payload.`)
+    case 'key_conflict':
+      return new StateError(
+        'KEY_CONFLICT',
+        'The idempotency key was used for a job with another name or payload.',
+      )
+    default:
+      return NOT_ALONE
+  }
+}
+
+const refused = (id: string | null, error: StateError): BatchItem => ({ ok: false, id, error })
+
+const NOT_ALONE = new StateError(
+  'BATCH_REFUSED',
+  'Another job of the same batch was refused, so this one was not enqueued.',
+)

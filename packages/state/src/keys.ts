@@ -2,7 +2,6 @@
 
 import { StateError } from './errors.ts'
 import { Namespace } from './schema/limits.ts'
-import type { State } from './schema/machine.ts'
 
 /** Consumer group of every work stream. */
 export const GROUP = 'workers'
@@ -33,14 +32,30 @@ export const keysOf = (namespace: string, partition: number) => {
     events: (id: string) => `${prefix}jobs:${id}`,
     /** STRING PX: fence and worker of the live attempt. */
     heartbeat: (id: string) => `${prefix}heartbeat:${id}`,
-    /** STREAM + group: ids of one job name that wait or are being processed. */
-    work: (name: string) => `${prefix}work:${name}`,
-    /** SET: the job names that have a work stream. */
-    names: `${prefix}names`,
+    /** STREAM + group: ids that wait or are being processed, of one queue: a job name, or `name:priority`. */
+    work: (queue: string) => `${prefix}work:${queue}`,
+    /** SET: the queues that have a work stream. */
+    queues: `${prefix}queues`,
     /** ZSET: delayed jobs by due time. */
     scheduled: `${prefix}scheduled`,
-    /** ZSET: ended jobs of one state, by the time their retention ends. */
-    state: (state: State) => `${prefix}state:${state}`,
+    /** ZSET: jobs whose time in the queue or in their attempt is limited, by the end of that time. */
+    deadlines: `${prefix}deadlines`,
+    /** ZSET: `STATE:retentionMs` of the lists below, by the time the youngest of their jobs expires. */
+    ended: `${prefix}ended`,
+    /** STREAM: ids of ended jobs of one state and retention, in the order they ended and will expire. */
+    endedAs: (stateAndRetention: string) => `${prefix}ended:${stateAndRetention}`,
+    /** ZSET: ids of jobs that carry the tag, or have the owner (`@owner`), by creation. */
+    tag: (tag: string) => `${prefix}tag:${tag}`,
+    /** ZSET: the same for ended jobs, by the time they expire. */
+    tagEnded: (tag: string) => `${prefix}tag:${tag}:ended`,
+    /** STRING PX: the job of an idempotency key, by the key's digest. */
+    key: (digest: string) => `${prefix}key:${digest}`,
+    /** SET: names of jobs whose claims are stopped; `*` stands for all. */
+    paused: `${prefix}paused`,
+    /** STRING PX: a worker process, as JSON. Partition 0 only. */
+    worker: (id: string) => `${prefix}worker:${id}`,
+    /** ZSET: ids of worker processes, by the time they are taken for gone. Partition 0 only. */
+    workers: `${prefix}workers`,
     /** HASH: when the last sweep ran, and until when its amnesty lasts. */
     sweep: `${prefix}sweep`,
     /** HASH, partition 0 only: the number of partitions, fixed for the namespace. */

@@ -1,12 +1,28 @@
-// Listing jobs by state, a page at a time. Waiting and running jobs are listed by their work streams, ended and
-// scheduled ones by their sorted sets: no state is indexed twice.
+// Listing jobs a page at a time, from what already lists them: the work streams, the scheduled set, the lists of ended
+// jobs, and the sets of a tag or owner. No state is indexed twice.
 import { z } from 'zod'
 import { StateError } from './errors.ts'
-import { GROUP, type Keys } from './keys.ts'
+import type { Keys } from './keys.ts'
+import { queueNamed, queuesOf } from './queues.ts'
 import { fieldsOf, snapshotOf } from './record.ts'
-import type { RedisLink } from './redis.ts'
+import { type RedisLink, redisTime } from './redis.ts'
 import type { Snapshot } from './schema/job.ts'
+import { JobName, Label } from './schema/limits.ts'
 import { isState, isTerminal, STATES, type State } from './schema/machine.ts'
+
+const ListOptions = z.strictObject({
+  state: z.enum(STATES).optional(),
+  name: JobName.optional(),
+  tag: Label.optional(),
+  owner: Label.optional(),
+  /** Created at or after, and before: milliseconds of Redis' clock. */
+  from: z.int().min(0).optional(),
+  to: z.int().min(0).optional(),
+  /** Of the page before. */
+  cursor: z.string().max(1_000).optional(),
+  limit: z.int().min(1).max(1_000).default(50),
+})
+export type ListOptions = z.input<typeof ListOptions>
 
 export interface Page {
   jobs: Snapshot[]
@@ -14,7 +30,7 @@ export interface Page {
   cursor: string | null
 }
 
-/** Where a listing goes on: partition, job name (work streams only), position within. */
+/** Where a listing goes on: partition, source, position within. */
 const Place = z.tuple([z.int().nonnegative(), z.string(), z.string()])
 type Place = z.infer<typeof Place>
 
@@ -31,14 +47,20 @@ const decodePlace = (cursor: string): Place => {
 interface Found {
   id: string
   position: string
+  /** The job's entry in a stream; a job that stands elsewhere by now left this one behind. */
+  entry?: string
 }
 
-/** The next ids of one source after a position ('' for its start); fewer than `count` at its end. */
-type Source = (position: string, count: number) => Promise<Found[]>
+/** Ids in a stable order. Sources of a partition are walked in the order of their names. */
+interface Source {
+  name: string
+  /** The next ids after a position ('' for the start); fewer than `count` at the end. */
+  read(position: string, count: number): Promise<Found[]>
+}
 
-const sortedSet =
-  (link: RedisLink, key: string, fromScore: number): Source =>
-  async (position, count) => {
+const sortedSet = (link: RedisLink, name: string, key: string, fromScore: number): Source => ({
+  name,
+  async read(position, count) {
     const split = position.indexOf(':')
     const score = position ? position.slice(0, split) : String(fromScore)
     const last = position.slice(split + 1)
@@ -54,75 +76,105 @@ const sortedSet =
         : found
       if (after.length >= count || found.length < take) return after.slice(0, count)
     }
+  },
+})
+
+const stream = (link: RedisLink, name: string, key: string, start: string, end: string): Source => ({
+  name,
+  async read(position, count) {
+    const entries = (await link.call(
+      'XRANGE',
+      key,
+      position ? `(${position}` : start,
+      end,
+      'COUNT',
+      count,
+    )) as [string, string[]][]
+    return entries.map(([entry, fields]) => ({ id: fields[1] ?? '', position: entry, entry }))
+  },
+})
+
+/** Lists of ended jobs that have not expired, as `STATE:retentionMs`. */
+const endedLists = async (link: RedisLink, keys: Keys, now: number) =>
+  ((await link.call('ZRANGEBYSCORE', keys.ended, `(${now}`, '+inf')) as string[]).map((list) => {
+    const [state, retentionMs] = list.split(':')
+    return { list, state: state as State, fromMs: Math.max(0, now - Number(retentionMs)) }
+  })
+
+const sourcesOf = async (
+  link: RedisLink,
+  keys: Keys,
+  now: number,
+  { state, name, tag, owner }: z.output<typeof ListOptions>,
+): Promise<Source[]> => {
+  const label = tag ?? (owner === undefined ? undefined : `@${owner}`)
+  const sources: Source[] = []
+  if (label !== undefined) {
+    if (!state || !isTerminal(state)) sources.push(sortedSet(link, 'live', keys.tag(label), 0))
+    if (!state || isTerminal(state)) sources.push(sortedSet(link, 'over', keys.tagEnded(label), now))
+    return sources
   }
-
-const workStream =
-  (link: RedisLink, key: string, state: State): Source =>
-  async (position, count) => {
-    // What runs was delivered, so it stands before the last delivered entry.
-    const end = state === 'PROCESSING' ? await lastDelivered(link, key) : '+'
-    const from = position ? `(${position}` : '-'
-    const entries = (await link.call('XRANGE', key, from, end, 'COUNT', count)) as [string, string[]][]
-    return entries.map(([entry, fields]) => ({ id: fields[1] ?? '', position: entry }))
-  }
-
-const groupOf = async (link: RedisLink, key: string): Promise<Record<string, string> | undefined> => {
-  const [exists] = await link.batch([['EXISTS', key]])
-  if (exists !== 1) return undefined
-  const groups = (await link.call('XINFO', 'GROUPS', key)) as unknown[]
-  return groups.map(fieldsOf).find((group) => group.name === GROUP)
-}
-
-const lastDelivered = async (link: RedisLink, key: string): Promise<string> =>
-  (await groupOf(link, key))?.['last-delivered-id'] ?? '0-0'
-
-const now = async (link: RedisLink): Promise<number> => {
-  const [seconds] = (await link.call('TIME')) as [string, string]
-  return Number(seconds) * 1_000
+  if (!state || isTerminal(state))
+    for (const ended of await endedLists(link, keys, now))
+      if (!state || ended.state === state)
+        sources.push(stream(link, `ended:${ended.list}`, keys.endedAs(ended.list), `${ended.fromMs}-0`, '+'))
+  if (!state || state === 'SCHEDULED') sources.push(sortedSet(link, 'scheduled', keys.scheduled, 0))
+  if (!state || state === 'QUEUED' || state === 'PROCESSING')
+    for (const { queue, delivered } of await queuesOf(link, keys)) {
+      if (name !== undefined && queueNamed(queue).name !== name) continue
+      // What runs was given out, so it stands before the last entry that was.
+      sources.push(
+        stream(link, `work:${queue}`, keys.work(queue), '-', state === 'PROCESSING' ? delivered : '+'),
+      )
+    }
+  return sources.sort((a, b) => (a.name < b.name ? -1 : 1))
 }
 
 /** Jobs a listing looks at per round trip. */
 const CHUNK = 256
 
-/** @throws StateError INVALID_STATE, INVALID_CURSOR */
 export const listJobs = async (
   link: RedisLink,
-  partitions: Keys[],
-  { state, name, cursor, limit = 50 }: { state: State; name?: string; cursor?: string; limit?: number },
+  partitions: readonly Keys[],
+  given: ListOptions,
 ): Promise<Page> => {
-  if (!isState(state))
+  const wantedState: unknown = given.state
+  if (wantedState !== undefined && !isState(wantedState))
     throw new StateError(
       'INVALID_STATE',
-      `There is no state ${JSON.stringify(state)}; choose one of ${STATES.join(', ')}.`,
+      `There is no state ${JSON.stringify(wantedState)}; choose one of ${STATES.join(', ')}.`,
     )
-  const start: Place = cursor === undefined ? [0, '', ''] : decodePlace(cursor)
-  const time = await now(link)
+  const parsed = ListOptions.safeParse(given)
+  if (!parsed.success)
+    throw new StateError('INVALID_OPTIONS', `The list options are wrong. ${z.prettifyError(parsed.error)}`)
+  const options = parsed.data
+  const wanted = (job: Snapshot) =>
+    (options.state === undefined || job.state === options.state) &&
+    (options.name === undefined || job.name === options.name) &&
+    (options.tag === undefined || job.tags.includes(options.tag)) &&
+    (options.owner === undefined || job.owner === options.owner) &&
+    (options.from === undefined || job.createdAt >= options.from) &&
+    (options.to === undefined || job.createdAt < options.to)
+  const [fromPartition, fromSource, fromPosition]: Place =
+    options.cursor === undefined ? [0, '', ''] : decodePlace(options.cursor)
+  const now = await redisTime(link)
   const jobs: Snapshot[] = []
-  for (let partition = start[0]; partition < partitions.length; partition++) {
+  for (let partition = fromPartition; partition < partitions.length; partition++) {
     const keys = partitions[partition] as Keys
-    const names =
-      state === 'QUEUED' || state === 'PROCESSING'
-        ? ((await link.call('SMEMBERS', keys.names)) as string[]).sort()
-        : ['']
-    for (const each of names) {
-      if (partition === start[0] && each < start[1]) continue
-      if (name !== undefined && each !== '' && each !== name) continue
-      const source =
-        each !== ''
-          ? workStream(link, keys.work(each), state)
-          : state === 'SCHEDULED'
-            ? sortedSet(link, keys.scheduled, 0)
-            : sortedSet(link, keys.state(state), time)
-      let position = partition === start[0] && each === start[1] ? start[2] : ''
+    for (const source of await sourcesOf(link, keys, now, options)) {
+      if (partition === fromPartition && source.name < fromSource) continue
+      let position = partition === fromPartition && source.name === fromSource ? fromPosition : ''
       for (;;) {
-        const found = await source(position, CHUNK)
+        const found = await source.read(position, CHUNK)
         const hashes = await link.batch(found.map(({ id }) => ['HGETALL', keys.job(id)] as const))
-        for (const [i, { id, position: at }] of found.entries()) {
-          const snapshot = snapshotOf(id, hashes[i])
+        for (const [i, { id, position: at, entry }] of found.entries()) {
           position = at
-          if (snapshot?.state !== state || (name !== undefined && snapshot.name !== name)) continue
+          const hash = fieldsOf(hashes[i])
+          const snapshot = snapshotOf(id, hash)
+          if (!snapshot || (entry !== undefined && hash.entry !== entry) || !wanted(snapshot)) continue
           jobs.push(snapshot)
-          if (jobs.length === limit) return { jobs, cursor: encodePlace([partition, each, position]) }
+          if (jobs.length === options.limit)
+            return { jobs, cursor: encodePlace([partition, source.name, position]) }
         }
         if (found.length < CHUNK) break
       }
@@ -131,23 +183,35 @@ export const listJobs = async (
   return { jobs, cursor: null }
 }
 
-/** How many jobs are in each state. A job delivered to a worker but not yet claimed counts as PROCESSING. */
-export const countJobs = async (link: RedisLink, partitions: Keys[]): Promise<Record<State, number>> => {
+/** How many jobs are in each state. A job given to a worker but not yet started counts as PROCESSING. */
+export const countJobs = async (
+  link: RedisLink,
+  partitions: readonly Keys[],
+): Promise<Record<State, number>> => {
   const counts = Object.fromEntries(STATES.map((state) => [state, 0])) as Record<State, number>
-  const time = await now(link)
+  const now = await redisTime(link)
   for (const keys of partitions) {
     counts.SCHEDULED += Number(await link.call('ZCARD', keys.scheduled))
-    for (const state of STATES.filter(isTerminal))
-      counts[state] += Number(await link.call('ZCOUNT', keys.state(state), time, '+inf'))
-    for (const name of (await link.call('SMEMBERS', keys.names)) as string[]) {
-      const [length, group] = await Promise.all([
-        link.call('XLEN', keys.work(name)),
-        groupOf(link, keys.work(name)),
-      ])
-      const pending = Number(group?.pending ?? 0)
+    for (const { length, pending } of await queuesOf(link, keys)) {
       counts.PROCESSING += pending
-      counts.QUEUED += Number(length) - pending
+      counts.QUEUED += Math.max(0, length - pending)
     }
+    for (const { list, state, fromMs } of await endedLists(link, keys, now))
+      counts[state] +=
+        Number(await link.call('XLEN', keys.endedAs(list))) -
+        (await expired(link, keys.endedAs(list), fromMs))
   }
   return counts
+}
+
+/** Entries of jobs that have expired: few, since reapers and every job that ends trim them. */
+const expired = async (link: RedisLink, key: string, fromMs: number): Promise<number> => {
+  let count = 0
+  for (let from = '-'; ; ) {
+    const page = (await link.call('XRANGE', key, from, `(${fromMs}-0`, 'COUNT', 1_000)) as [string, unknown][]
+    count += page.length
+    const last = page.at(-1)
+    if (!last || page.length < 1_000) return count
+    from = `(${last[0]}`
+  }
 }

@@ -141,16 +141,24 @@ export class RedisLink {
     }
   }
 
-  /** Runs a transition; the script is loaded by content where the server does not have it (restart, failover, flush). */
-  script(script: Script, key: string, args: string, payload: string): Promise<Reply> {
+  /** The command a script publishes with. */
+  readonly publish: 'PUBLISH' | 'SPUBLISH' = 'PUBLISH'
+
+  /**
+   * Runs a transition; the script is loaded by content where the server does not have it (restart, failover, flush).
+   *
+   * @param key routes it; the keys it touches share its hash tag
+   */
+  script(script: Script, key: string, argv: string[]): Promise<Reply> {
     return this.settle(script.name, async () => {
       try {
-        return await this.client.call('EVALSHA', script.sha, 1, key, args, payload)
+        return await this.client.call('EVALSHA', script.sha, 1, key, ...argv)
       } catch (error) {
         if (!isServerAnswer(error)) throw error
         if ((error as Error).message.startsWith('NOSCRIPT'))
-          return await this.client.call('EVAL', script.source, 1, key, args, payload)
-        throw located(error as Error, script)
+          return await this.client.call('EVAL', script.source, 1, key, ...argv)
+        ;(error as Error).message = located((error as Error).message, script)
+        throw error
       }
     })
   }
@@ -254,6 +262,12 @@ export class RedisLink {
   }
 }
 
+/** Redis' clock in milliseconds. */
+export const redisTime = async (link: RedisLink): Promise<number> => {
+  const [seconds, micros] = (await link.call('TIME')) as [string, string]
+  return Number(seconds) * 1_000 + Math.floor(Number(micros) / 1_000)
+}
+
 /** Pipelines know commands by their lower-case name only. */
 const named = ([name, ...args]: Command) => [name.toLowerCase(), ...args]
 
@@ -264,11 +278,8 @@ const unwrap = (results: [Error | null, unknown][] | null): Reply[] =>
   })
 
 /** `user_script:157` becomes `complete.lua:8`. */
-const located = (error: Error, script: Script): Error => {
-  error.message = error.message.replace(/user_script:(\d+)/g, (_, line) =>
-    Number(line) > script.preludeLines
-      ? `${script.name}.lua:${Number(line) - script.preludeLines}`
-      : `prelude of ${script.name}.lua:${line}`,
-  )
-  return error
-}
+export const located = (text: string, { name, files }: Script): string =>
+  text.replace(/user_script:(\d+)/g, (_, line) => {
+    const [first, file] = files.findLast(([start]) => start <= Number(line)) ?? [1, name]
+    return `${file}:${Number(line) - first + 1}`
+  })

@@ -1,9 +1,11 @@
-// The only place that changes a job: one typed function per move, each one Lua script. Expected outcomes are values.
+// The only place that changes a job: one typed function per move, each one Lua file. Expected outcomes are values.
 // Every one of them may be repeated when its reply was lost and then answers as the first time.
-import { z } from 'zod'
+import { Applier, type Name } from './apply.ts'
+import { StateError } from './errors.ts'
 import { type Keys, keysOf, partitionOf } from './keys.ts'
 import type { RedisLink } from './redis.ts'
-import { type MoveName, STATES, type State } from './schema/machine.ts'
+import { DEFAULTS } from './schema/limits.ts'
+import type { Priority, State } from './schema/machine.ts'
 import { SCRIPTS } from './scripts.generated.ts'
 
 /** A move that was refused, and changed nothing. */
@@ -11,12 +13,27 @@ export interface Rejection {
   ok: false
   /**
    * `unknown_job`: no such job. `illegal`: not from its state. `fenced`: the attempt is not the current one.
-   * `conflict`: the id is taken by another job. `stale_entry`: the work entry is not the job's current one.
-   * `no_cancel_requested`: abort without a cancel.
+   * `conflict`: the id is taken by another job; `key_conflict`: the idempotency key is. `not_alone`: another job of the
+   * same batch was refused. `stale_entry`: the work entry is not the job's current one. `no_cancel_requested`: abort
+   * without a cancel. `paused`, `rate_limited`: no claims now. `expired`, `deferred`: the claim ended or put off the job.
    */
-  reason: 'unknown_job' | 'illegal' | 'fenced' | 'conflict' | 'stale_entry' | 'no_cancel_requested'
+  reason:
+    | 'unknown_job'
+    | 'illegal'
+    | 'fenced'
+    | 'conflict'
+    | 'key_conflict'
+    | 'not_alone'
+    | 'stale_entry'
+    | 'no_cancel_requested'
+    | 'paused'
+    | 'rate_limited'
+    | 'expired'
+    | 'deferred'
   /** The state that forbade it; null when there is no such job. */
   state: State | null
+  /** rate_limited: milliseconds until a claim may succeed. */
+  retryInMs?: number
 }
 
 export interface Moved {
@@ -42,6 +59,15 @@ export interface Grant extends Attempt {
   failures: number
   maxAttempts: number
   createdAt: number
+  /** JSON text of the job's Backoff, or ''. */
+  backoff: string
+  /** Milliseconds the attempt may take; 0 for any. */
+  timeoutMs: number
+  /** JSON text that an attempt before left, or ''. */
+  checkpoint: string
+  /** Trace context of the enqueue, or ''. */
+  trace: string
+  tags: string
   /** The caller's bytes of enqueue. */
   payload: string
 }
@@ -52,10 +78,53 @@ export interface Enqueue {
   payload: string
   /** Milliseconds until it may run; 0 for now. */
   delayMs: number
-  maxAttempts: number
-  maxCrashes: number
-  /** Milliseconds that the ended job stays readable. */
-  retentionMs: number
+  /** Redis' time in milliseconds at which it may run; outdoes `delayMs`. */
+  runAt?: number | undefined
+  /** Milliseconds it may wait for its first attempt. */
+  ttlMs?: number | undefined
+  /** Digest of the idempotency key, and how long it is kept. */
+  key?: string | undefined
+  keyMs?: number
+  /** What is left out is the default. */
+  fields: {
+    maxAttempts?: number | undefined
+    maxCrashes?: number | undefined
+    retentionMs?: number | undefined
+    timeoutMs?: number | undefined
+    backoff?: string | undefined
+    trace?: string | undefined
+    rateKey?: string | undefined
+    priority?: Priority | undefined
+    tags?: string[] | undefined
+    owner?: string | undefined
+  }
+}
+
+/** `id` is that of the job which the idempotency key stands for; `state` is null when that job has expired. */
+export type EnqueueOutcome =
+  | { ok: true; id: string; cursor: string; state: State | null; repeat: boolean }
+  | Rejection
+
+/** At most `max` starts in `perMs` milliseconds. */
+export interface Rate {
+  max: number
+  perMs: number
+}
+
+/** Who claims, and how fast it may. The nonce, one per worker, makes the fence. */
+export interface Claimant {
+  worker: string
+  nonce: string
+  leaseMs: number
+  rate?: Rate | undefined
+  /** For each `rateKey` of jobs by itself. */
+  ratePerKey?: Rate | undefined
+}
+
+export interface Taken {
+  grants: Grant[]
+  /** Why there are none, and when to ask again; 0 when the queue was read to its end or to the wanted number. */
+  retryInMs: number
 }
 
 /** What a sweep did with one entry. `rearmed` is amnesty; `leftover` and `redelivered` are repairs. */
@@ -66,6 +135,12 @@ export interface Reaped {
   detail: string
 }
 
+/** A job that was over its time, and the state it is in now. */
+export interface Expired {
+  id: string
+  outcome: State | 'error'
+}
+
 export interface SweepStep {
   /** Where the next step goes on; `0-0` when the sweep is through. */
   cursor: string
@@ -73,120 +148,145 @@ export interface SweepStep {
   reaped: Reaped[]
 }
 
-const Rejected = z.tuple([
-  z.literal('rejected'),
-  z.enum(['unknown_job', 'illegal', 'fenced', 'conflict', 'stale_entry', 'no_cancel_requested']),
-  z.enum(STATES).or(z.literal('')),
-])
-const Ok = z.tuple([z.literal('ok'), z.string(), z.enum(STATES)], z.string())
-const Answer = z.union([Ok, Rejected])
-const SweepAnswer = z.tuple([z.string(), z.enum(['0', '1'])], z.string())
-const PromoteAnswer = z.tuple([z.string(), z.string()])
+/** Milliseconds after which a paused worker asks again. */
+const PAUSED_MS = 1_000
 
 export type Transitions = ReturnType<typeof transitionsOf>
 
 export const transitionsOf = (link: RedisLink, namespace: string, partitions: number) => {
   const all: Keys[] = Array.from({ length: partitions }, (_, partition) => keysOf(namespace, partition))
-  const keysFor = (id: string): Keys => all[partitionOf(id, partitions)] as Keys
+  const appliers = all.map(({ prefix }) => new Applier(link, prefix))
+  const applierFor = (id: string) => appliers[partitionOf(id, partitions)] as Applier
+  const applierOf = (keys: Keys) => appliers[all.indexOf(keys)] as Applier
 
-  const run = async (
-    move: MoveName,
-    id: string,
-    args: object,
-    payload = '',
-  ): Promise<z.infer<typeof Answer>> => {
-    const keys = keysFor(id)
-    const reply = await link.script(
-      SCRIPTS[move],
-      keys.job(id),
-      JSON.stringify({ prefix: keys.prefix, id, ...args }),
-      payload,
-    )
-    return Answer.parse(reply)
-  }
+  const move = async (name: Name, id: string, ...args: string[]): Promise<Outcome> =>
+    outcome(await applierFor(id).send(name, id, ...args))
 
-  const move = async (name: MoveName, id: string, args: object, payload?: string): Promise<Outcome> =>
-    outcome(await run(name, id, args, payload))
+  const pass = async (name: 'promote' | 'reap' | 'expire', keys: Keys, ...args: (string | number)[]) =>
+    (await link.script(SCRIPTS[name], keys.prefix, [
+      keys.prefix,
+      link.publish,
+      ...args.map(String),
+    ])) as string[]
 
   return {
     keys: all,
-    keysFor,
+    keysFor: (id: string): Keys => all[partitionOf(id, partitions)] as Keys,
 
-    enqueue: ({ payload, id, ...args }: Enqueue) => move('enqueue', id, args, payload),
+    enqueue: async (job: Enqueue): Promise<EnqueueOutcome> =>
+      enqueued(await applierFor(job.id).send('enqueue', ...enqueueArgs(job))),
 
-    /** `nonce` makes the fence; repeat a claim with the same nonce. */
-    claim: async (
-      id: string,
-      args: { entry: string; worker: string; nonce: string; leaseMs: number },
-    ): Promise<Grant | Rejection> => {
-      const answer = await run('claim', id, args)
-      if (answer[0] === 'rejected') return rejection(answer)
-      const [, cursor, , fence, attempt, failures, maxAttempts, createdAt, payload] = answer
-      return {
-        ok: true,
-        id,
-        cursor,
-        fence: fence ?? '',
-        attempt: Number(attempt),
-        failures: Number(failures),
-        maxAttempts: Number(maxAttempts),
-        createdAt: Number(createdAt),
-        payload: payload ?? '',
-      }
+    /** Jobs of one partition: all of them, or none and every answer is a rejection. */
+    enqueueAll: async (jobs: Enqueue[]): Promise<EnqueueOutcome[]> => {
+      const [first] = jobs
+      if (!first) return []
+      return (await applierFor(first.id).all('enqueue', jobs.map(enqueueArgs))).map(enqueued)
+    },
+
+    /** Repeat a claim with the same nonce. */
+    claim: async (id: string, entry: string, by: Claimant): Promise<Grant | Rejection> => {
+      const { worker, nonce, leaseMs, rate, ratePerKey } = by
+      const args = [entry, worker, nonce, String(leaseMs), ...rateArgs(rate), ...rateArgs(ratePerKey)]
+      const answer = await applierFor(id).send('claim', id, ...args)
+      return answer[0] === 'rejected' ? rejection(answer) : grantOf(answer, 3)
+    },
+
+    /** Claims up to `count` queued jobs of a partition. */
+    take: async (partition: Keys, name: string, count: number, by: Claimant): Promise<Taken> => {
+      const { worker, nonce, leaseMs, rate, ratePerKey } = by
+      const args = [
+        name,
+        worker,
+        nonce,
+        String(leaseMs),
+        String(count),
+        ...rateArgs(rate),
+        ...rateArgs(ratePerKey),
+      ]
+      const answer = await applierOf(partition).send('take', ...args)
+      if (answer[0] !== 'ok')
+        return { grants: [], retryInMs: answer[0] === 'paused' ? PAUSED_MS : Number(answer[1]) }
+      const grants: Grant[] = []
+      for (let at = 1; at < answer.length; at += GRANT_SIZE) grants.push(grantOf(answer, at))
+      return { grants, retryInMs: 0 }
     },
 
     heartbeat: async ({
       id,
       fence,
     }: Attempt): Promise<(Moved & { cancelRequested: boolean }) | Rejection> => {
-      const answer = await run('heartbeat', id, { fence })
+      const answer = await applierFor(id).send('heartbeat', id, fence)
       const moved = outcome(answer)
       return moved.ok ? { ...moved, cancelRequested: answer[3] === 'cancel' } : moved
     },
 
     /** `op` counts the reports (progress and log lines) of the attempt from 1. `progress` is JSON text. */
     progress: ({ id, fence }: Attempt, op: number, progress: string) =>
-      move('progress', id, { fence, op }, progress),
+      move('progress', id, fence, String(op), progress),
     log: ({ id, fence }: Attempt, op: number, line: string) =>
-      move('log', id, { fence, op }, JSON.stringify(line)),
-    complete: ({ id, fence }: Attempt, result: string) => move('complete', id, { fence }, result),
+      move('log', id, fence, String(op), JSON.stringify(line)),
+    /** `data` is JSON text. */
+    checkpoint: ({ id, fence }: Attempt, data: string) => move('checkpoint', id, fence, data),
+    /** `progress` is the last progress as JSON text if it has not been told yet, else ''. */
+    complete: ({ id, fence }: Attempt, result: string, progress = '') =>
+      move('complete', id, fence, progress, result),
     /** `error` is JSON text of a JobError. */
-    fail: ({ id, fence }: Attempt, error: string) => move('fail', id, { fence }, error),
-    retry: ({ id, fence }: Attempt, error: string, delayMs: number) =>
-      move('retry', id, { fence, delayMs }, error),
-    release: ({ id, fence }: Attempt) => move('release', id, { fence }),
-    abort: ({ id, fence }: Attempt) => move('abort', id, { fence }),
-    cancel: (id: string) => move('cancel', id, {}),
-    rerun: (id: string) => move('rerun', id, {}),
+    fail: ({ id, fence }: Attempt, error: string, progress = '') => move('fail', id, fence, progress, error),
+    retry: ({ id, fence }: Attempt, error: string, delayMs: number, progress = '') =>
+      move('retry', id, fence, progress, error, String(delayMs)),
+    release: ({ id, fence }: Attempt, progress = '') => move('release', id, fence, progress),
+    abort: ({ id, fence }: Attempt, progress = '') => move('abort', id, fence, progress),
+    cancel: (id: string) => move('cancel', id),
+    reschedule: (id: string, delayMs: number, runAt?: number) =>
+      move('reschedule', id, String(delayMs), runAt === undefined ? '' : String(runAt)),
+    rerun: (id: string) => move('rerun', id),
+    remove: (id: string) => move('remove', id),
+
+    /** Stops claims of a job name (`*`: of every name) in every partition, or lets them go on. */
+    pause: (name: string) => Promise.all(appliers.map((applier) => applier.send('pause', name))),
+    resume: (name: string) => Promise.all(appliers.map((applier) => applier.send('resume', name))),
+
+    /** `about` is JSON text. Worker processes are told of in partition 0. */
+    present: (worker: string, ttlMs: number, about: string) =>
+      (appliers[0] as Applier).send('present', worker, String(ttlMs), about),
+    absent: (worker: string) => (appliers[0] as Applier).send('absent', worker),
 
     /** Queues at most `count` due jobs of a partition; says in how many milliseconds the next is due (null: none). */
     promote: async (
       partition: Keys,
       count: number,
     ): Promise<{ promoted: number; nextInMs: number | null }> => {
-      const reply = await link.script(
-        SCRIPTS.promote,
-        partition.scheduled,
-        JSON.stringify({ prefix: partition.prefix, count }),
-        '',
-      )
-      const [promoted, next] = PromoteAnswer.parse(reply)
+      const [promoted, next] = await pass('promote', partition, count)
       return { promoted: Number(promoted), nextInMs: next === '' ? null : Number(next) }
     },
 
-    /** One bounded step of a sweep over the work stream of `name`. */
+    /** Ends at most `count` jobs of a partition that are over their time. */
+    expire: async (partition: Keys, count: number): Promise<Expired[]> => {
+      const answer = await pass('expire', partition, count)
+      const ended: Expired[] = []
+      for (let i = 0; i + 1 < answer.length; i += 2)
+        ended.push({ id: answer[i] as string, outcome: answer[i + 1] as Expired['outcome'] })
+      return ended
+    },
+
+    /** One bounded step of a sweep over the work stream of a queue. */
     reap: async (
       partition: Keys,
-      name: string,
+      queue: string,
       args: { cursor: string; count: number; minIdleMs: number; maxGapMs: number; amnesty: boolean },
     ): Promise<SweepStep> => {
-      const reply = await link.script(
-        SCRIPTS.reap,
-        partition.work(name),
-        JSON.stringify({ prefix: partition.prefix, name, ...args }),
-        '',
+      const { cursor: from, count, minIdleMs, maxGapMs } = args
+      const reply = await pass(
+        'reap',
+        partition,
+        queue,
+        from,
+        count,
+        minIdleMs,
+        maxGapMs,
+        args.amnesty ? '1' : '0',
       )
-      const [cursor, amnesty, ...rest] = SweepAnswer.parse(reply)
+      const [cursor = '0-0', amnesty, ...rest] = reply
       const reaped: Reaped[] = []
       for (let i = 0; i + 2 < rest.length; i += 3)
         reaped.push({
@@ -199,13 +299,84 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
   }
 }
 
-const rejection = ([, reason, state]: z.infer<typeof Rejected>): Rejection => ({
-  ok: false,
-  reason,
-  state: state === '' ? null : state,
+const rateArgs = (rate: Rate | undefined) => (rate ? [String(rate.max), String(rate.perMs)] : ['', ''])
+
+/** Strings of one grant in an answer, in the order of grant.lua. */
+const GRANT_SIZE = 13
+
+const grantOf = (answer: string[], at: number): Grant => ({
+  ok: true,
+  id: answer[at] as string,
+  cursor: answer[at + 1] as string,
+  fence: answer[at + 2] as string,
+  attempt: Number(answer[at + 3]),
+  failures: Number(answer[at + 4]),
+  maxAttempts: Number(answer[at + 5]),
+  createdAt: Number(answer[at + 6]),
+  backoff: answer[at + 7] as string,
+  timeoutMs: Number(answer[at + 8]),
+  checkpoint: answer[at + 9] as string,
+  trace: answer[at + 10] as string,
+  tags: answer[at + 11] as string,
+  payload: answer[at + 12] as string,
 })
 
-const outcome = (answer: z.infer<typeof Answer>): Outcome =>
-  answer[0] === 'rejected'
-    ? rejection(answer)
-    : { ok: true, cursor: answer[1], state: answer[2], repeat: answer[3] === 'repeat' }
+const rejection = ([, reason, state, retryInMs]: string[]): Rejection => ({
+  ok: false,
+  reason: reason as Rejection['reason'],
+  state: state ? (state as State) : null,
+  ...(retryInMs === undefined ? {} : { retryInMs: Number(retryInMs) }),
+})
+
+const outcome = (answer: string[]): Outcome => {
+  const [verdict, cursor, state, repeat] = answer
+  if (verdict === 'rejected') return rejection(answer)
+  if (verdict === 'ok' && cursor && state)
+    return { ok: true, cursor, state: state as State, repeat: repeat === 'repeat' }
+  throw new StateError('REDIS_REFUSED', 'Redis gave an answer that no transition gives.')
+}
+
+const enqueued = (answer: string[]): EnqueueOutcome => {
+  const [verdict, cursor = '', state, repeat, id = ''] = answer
+  if (verdict === 'rejected') return rejection(answer)
+  if (verdict !== 'ok')
+    throw new StateError('REDIS_REFUSED', `enqueue failed in Redis: ${String(cursor).slice(0, 200)}`)
+  return { ok: true, id, cursor, state: state ? (state as State) : null, repeat: repeat === 'repeat' }
+}
+
+/** Only what is not the default is written, to the hash and to the event. */
+const enqueueArgs = (job: Enqueue): string[] => {
+  const { fields } = job
+  const flat: string[] = []
+  let told = ''
+  for (const field of ['maxAttempts', 'maxCrashes', 'retentionMs'] as const) {
+    const value = fields[field]
+    if (value === undefined || value === DEFAULTS[field]) continue
+    flat.push(field, String(value))
+    if (field !== 'retentionMs') told += `,"${field}":${value}`
+  }
+  for (const field of ['timeoutMs', 'backoff', 'trace', 'rateKey'] as const) {
+    const value = fields[field]
+    if (value !== undefined) flat.push(field, String(value))
+  }
+  if (fields.priority !== undefined && fields.priority !== 'normal') {
+    flat.push('priority', fields.priority)
+    told += `,"priority":"${fields.priority}"`
+  }
+  const labels = [...(fields.tags ?? []), ...(fields.owner === undefined ? [] : [`@${fields.owner}`])]
+  if (labels.length > 0) flat.push('tags', labels.join(' '))
+  if (fields.tags && fields.tags.length > 0) told += `,"tags":${JSON.stringify(fields.tags)}`
+  if (fields.owner !== undefined) told += `,"owner":${JSON.stringify(fields.owner)}`
+  return [
+    job.id,
+    job.name,
+    job.payload,
+    String(job.delayMs),
+    job.runAt === undefined ? '' : String(job.runAt),
+    job.ttlMs === undefined ? '' : String(job.ttlMs),
+    job.key ?? '',
+    job.key === undefined ? '' : String(job.keyMs),
+    flat.length > 0 ? JSON.stringify(flat) : '',
+    told,
+  ]
+}

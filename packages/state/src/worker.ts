@@ -1,4 +1,4 @@
-// A worker process' loop: take entries, claim them, run them, keep them alive, hand them back at the stop.
+// A worker's loop: take jobs as slots get free, run them, keep them alive, hand them back at the stop.
 import { randomBytes } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { hostname } from 'node:os'
@@ -7,9 +7,19 @@ import { type AttemptEnd, type Handler, RunningAttempt } from './attempt.ts'
 import type { JobDefinition } from './define.ts'
 import { isStateError, StateError } from './errors.ts'
 import type { Jobs } from './jobs.ts'
-import { GROUP } from './keys.ts'
-import { NO_GROUP, RedisLink } from './redis.ts'
+import type { Keys } from './keys.ts'
+import { Presence } from './presence.ts'
+import { QueueReader } from './queue-reader.ts'
 import type { JobError } from './schema/job.ts'
+import { DEFAULTS } from './schema/limits.ts'
+import type { Claimant, Grant } from './transitions.ts'
+
+const Rate = z.strictObject({
+  /** Starts at most … */
+  max: z.number().int().min(1).max(1_000_000),
+  /** … in so many milliseconds. */
+  perMs: z.number().int().min(10).max(86_400_000).default(1_000),
+})
 
 const WorkerOptions = z.strictObject({
   /** Jobs run at the same time. */
@@ -20,24 +30,20 @@ const WorkerOptions = z.strictObject({
     .regex(/^[A-Za-z0-9._~-]{1,128}$/)
     .optional(),
   /** Milliseconds without a heartbeat after which a job counts as orphaned. */
-  leaseMs: z.number().int().min(200).max(3_600_000).default(5_000),
+  leaseMs: z.number().int().min(200).max(3_600_000).default(DEFAULTS.leaseMs),
   /** Milliseconds between heartbeats; at most a third of the lease, so that one may get lost. */
   heartbeatMs: z.number().int().min(50).optional(),
-  /** At most one progress event a job in so many milliseconds. */
+  /** At most one progress event a job in so many milliseconds; 0 writes every value. */
   progressIntervalMs: z.number().int().min(0).max(60_000).default(100),
-  /** Milliseconds before the next attempt, by failures so far; default: 1 s, doubling to 30 s, with jitter. */
-  retryDelayMs: z.custom<(failures: number) => number>((value) => typeof value === 'function').optional(),
+  /** Starts of this job name, all workers of the namespace partition together. */
+  rate: Rate.optional(),
+  /** The same for each `rateKey` that jobs were enqueued with; what is beyond it is put off. */
+  ratePerKey: Rate.optional(),
 })
 export type WorkerOptions = z.input<typeof WorkerOptions>
 
-const defaultRetryDelayMs = (failures: number): number =>
-  Math.min(1_000 * 2 ** (failures - 1), 30_000) * (0.75 + Math.random() / 2)
-
-/** Milliseconds a read blocks for; a read that has not come back a while later has its connection replaced. */
-const BLOCK_MS = 5_000
-const BLOCK_GRACE_MS = 1_500
-/** Milliseconds until a failed read is tried again. */
-const READ_RETRY_MS = 200
+/** Milliseconds until what failed is tried again. */
+const RETRY_MS = 200
 /** Milliseconds that aborted handlers get to return before their jobs are released over their heads. */
 const ABORT_GRACE_MS = 3_000
 
@@ -58,26 +64,34 @@ export interface WorkerEvents {
   error: [StateError]
 }
 
+interface Held<P, G, R> {
+  attempt: RunningAttempt<P, G, R>
+  done: Promise<void>
+}
+
 export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   readonly id: string
   private readonly jobs: Jobs
   private readonly definition: JobDefinition<P, G, R>
   private readonly handler: Handler<P, G, R>
   private readonly options: Omit<z.output<typeof WorkerOptions>, 'workerId'> & { heartbeatMs: number }
-  private readonly reader: RedisLink
-  private readonly streams: string[]
-  /** By fence: a job that failed here may start again before its old attempt has been seen off. */
-  private readonly running = new Map<string, { attempt: RunningAttempt<P, G, R>; done: Promise<void> }>()
-  private readonly claiming = new Set<string>()
-  /** Delivered to us and not claimed yet: at most one read's worth. */
-  private readonly backlog: [id: string, entry: string][] = []
+  private readonly claimant: Claimant
+  private readonly reader: QueueReader
+  private readonly presence: Presence
+  /** Until their end is written. By id and fence: a job that failed here may start again before its old attempt has been seen off. */
+  private readonly held = new Map<string, Held<P, G, R>>()
+  /** Slots in use: handlers that have not returned. */
+  private busy = 0
+  /** Delivered to us, and to be claimed once claims are allowed again. */
+  private putOff: [id: string, entry: string][] = []
+  /** Where the last job was found. */
+  private partition = 0
   private loop: Promise<void> | undefined
   private beats: NodeJS.Timeout | undefined
-  private readerId: unknown
   private stopping: Promise<void> | undefined
   private stopRequested = false
   private beating = false
-  private slotFreed: () => void = () => undefined
+  private wake: () => void = () => undefined
 
   /** @throws StateError INVALID_OPTIONS */
   constructor(
@@ -106,19 +120,32 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
         .replace(/[^A-Za-z0-9._~-]/g, '-')
         .slice(0, 60)}-${process.pid}-${randomBytes(3).toString('hex')}`
     this.options = { ...rest, heartbeatMs }
+    this.claimant = {
+      worker: this.id,
+      nonce: randomBytes(9).toString('base64url'),
+      leaseMs: rest.leaseMs,
+      rate: rest.rate,
+      ratePerKey: rest.ratePerKey,
+    }
     this.jobs = jobs
     this.definition = definition
     this.handler = handler
-    // A blocking read shares its connection with nothing else.
-    this.reader = new RedisLink({ ...jobs.options, onTrouble: (error) => this.trouble(error) })
-    this.streams = jobs.transitions.keys.map((keys) => keys.work(definition.name))
+    const trouble = (error: unknown) => this.trouble(error)
+    this.reader = new QueueReader(jobs, definition.name, this.id, trouble)
+    this.presence = new Presence(jobs, {
+      id: this.id,
+      name: definition.name,
+      concurrency: rest.concurrency,
+      running: () => [...this.held.values()].map(({ attempt }) => attempt.id),
+      trouble,
+    })
   }
 
   /** Resolves when the worker takes jobs. Throws when Redis can't be reached within its deadline. */
   async start(): Promise<void> {
     if (this.loop) return
-    await this.reader.connect()
-    await this.ensureGroups()
+    await this.reader.open()
+    this.presence.start()
     this.beats = setInterval(() => void this.beat(), this.options.heartbeatMs)
     this.loop = this.consume()
   }
@@ -134,15 +161,15 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
 
   private async wind(graceMs: number): Promise<void> {
     this.stopRequested = true
-    this.slotFreed()
-    await this.leaveLoop()
+    this.wake()
+    if (this.loop) await this.reader.leave(this.loop)
     await this.allDone(graceMs)
-    for (const { attempt } of this.running.values()) attempt.abort('SHUTTING_DOWN')
+    for (const { attempt } of this.held.values()) attempt.abort('SHUTTING_DOWN')
     await this.allDone(ABORT_GRACE_MS)
-    for (const { attempt } of this.running.values()) attempt.giveUp()
+    for (const { attempt } of this.held.values()) attempt.giveUp()
     // A handler that ignores its signal is left behind: its job goes to others, and its fence is void.
     await Promise.all(
-      [...this.running.values()].map(({ attempt }) =>
+      [...this.held.values()].map(({ attempt }) =>
         this.jobs.transitions.release(attempt.grant).then(
           () => this.tell('released', about(attempt.grant)),
           (error) => this.trouble(error),
@@ -150,22 +177,8 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
       ),
     )
     clearInterval(this.beats)
+    await this.presence.stop()
     await this.reader.close()
-  }
-
-  /** Wakes the blocked read. Again and again: it may be sent just after a wake-up that came too early for it. */
-  private async leaveLoop(): Promise<void> {
-    let left = false
-    const leaving = this.loop?.then(() => {
-      left = true
-    })
-    while (leaving && !left) {
-      if (this.readerId !== undefined)
-        await this.jobs.link
-          .call('CLIENT', 'UNBLOCK', String(this.readerId))
-          .catch((error) => this.trouble(error))
-      await Promise.race([leaving, new Promise((resolve) => setTimeout(resolve, 20))])
-    }
   }
 
   private async allDone(withinMs: number): Promise<void> {
@@ -173,102 +186,117 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     const timeout = new Promise((resolve) => {
       timer = setTimeout(resolve, withinMs)
     })
-    await Promise.race([Promise.all([...this.running.values()].map(({ done }) => done)), timeout])
+    await Promise.race([Promise.all([...this.held.values()].map(({ done }) => done)), timeout])
     clearTimeout(timer)
   }
 
-  private async ensureGroups(): Promise<void> {
-    for (const keys of this.jobs.transitions.keys) {
-      await this.jobs.link.call('SADD', keys.names, this.definition.name)
-      try {
-        await this.jobs.link.call('XGROUP', 'CREATE', keys.work(this.definition.name), GROUP, '0', 'MKSTREAM')
-      } catch (error) {
-        // It is there already.
-        if (!(isStateError(error, 'REDIS_REFUSED') && error.message.includes('BUSYGROUP'))) throw error
-      }
-    }
-  }
-
   private async consume(): Promise<void> {
-    let connection = 0
+    let connections = ''
     while (!this.stopRequested) {
-      const free = this.options.concurrency - this.running.size - this.claiming.size
+      const free = this.options.concurrency - this.busy
       if (free <= 0) {
-        await new Promise<void>((resolve) => {
-          this.slotFreed = resolve
-        })
+        await this.woken()
         continue
       }
       try {
-        if (this.backlog.length === 0) {
-          // After a reconnect a cut reply may have left entries pending for us, unseen: our own list is read first.
-          const anew = connection !== this.reader.connections
-          if (anew) this.readerId = await this.reader.call('CLIENT', 'ID')
-          const now = this.reader.connections
-          if (this.stopRequested) return
-          if (await this.read(anew ? '0' : '>', free)) connection = now
-          else await this.ensureGroups()
+        // After a reconnect a cut reply may have left jobs given to us, unseen: our own list is read first.
+        const now = this.reader.connections
+        if (now !== connections) {
+          await this.claimEach(await this.reader.own(this.options.concurrency * 2 + 10))
+          connections = now
+          continue
         }
-        await Promise.all(this.backlog.splice(0, free).map(([id, entry]) => this.take(id, entry)))
+        if (this.putOff.length > 0) {
+          await this.claimEach(this.putOff.splice(0, free))
+          continue
+        }
+        const taken = await this.take(free)
+        if (taken.found) continue
+        if (taken.retryInMs > 0) await this.woken(taken.retryInMs)
+        // Nothing waits: the next jobs are read as they come.
+        else while (await this.readNext());
       } catch (error) {
         if (this.stopRequested) return
         this.trouble(error)
-        connection = 0
-        await new Promise((resolve) => setTimeout(resolve, READ_RETRY_MS))
+        connections = ''
+        await this.woken(RETRY_MS)
       }
     }
   }
 
-  /** Adds entries to the backlog: new ones, or (from '0') those delivered to us before. False when the group is gone. */
-  private async read(from: '>' | '0', count: number): Promise<boolean> {
-    // Our own list holds what runs, too, which is skipped below: all of it is read.
-    const take = from === '0' ? this.options.concurrency * 2 + 10 : count
-    const reply = await this.reader.once(
-      [
-        ...(['XREADGROUP', 'GROUP', GROUP, this.id, 'COUNT', take, 'BLOCK', BLOCK_MS, 'STREAMS'] as const),
-        ...this.streams,
-        ...this.streams.map(() => from),
-      ],
-      BLOCK_MS + BLOCK_GRACE_MS,
-    )
-    if (reply === NO_GROUP) return false
-    const held = new Set([...this.running.values()].map(({ attempt }) => attempt.grant.id))
-    // A flat list under RESP3: stream, entries, stream, entries … Each stream gives up to COUNT.
-    for (const entries of (reply ?? []) as (string | [string, string[] | null][])[])
-      if (Array.isArray(entries))
-        for (const [entry, fields] of entries)
-          if (fields?.[1] && !(from === '0' && held.has(fields[1]))) this.backlog.push([fields[1], entry])
-    return true
-  }
-
-  private async take(id: string, entry: string): Promise<void> {
-    if (this.claiming.has(id)) return
-    this.claiming.add(id)
-    try {
-      const grant = await this.jobs.transitions.claim(id, {
-        entry,
-        worker: this.id,
-        nonce: randomBytes(9).toString('base64url'),
-        leaseMs: this.options.leaseMs,
-      })
-      // Cancelled meanwhile, or claimed by another: the entry is not ours to run.
-      if (!grant.ok) return
-      const attempt = new RunningAttempt(grant, this.definition, this.jobs.transitions, {
-        progressIntervalMs: this.options.progressIntervalMs,
-        retryDelayMs: this.options.retryDelayMs ?? defaultRetryDelayMs,
-        trouble: (error) => this.trouble(error),
-      })
-      this.tell('active', about(grant))
-      const done = attempt.run(this.handler).then((end) => this.ended(attempt, end))
-      this.running.set(grant.id + grant.fence, { attempt, done })
-    } finally {
-      this.claiming.delete(id)
+  /** Claims what waits in the next partition that has some; `retryInMs` 0 means that nothing waits. */
+  private async take(free: number): Promise<{ found: boolean; retryInMs: number }> {
+    const { keys, take } = this.jobs.transitions
+    let retryInMs = 0
+    for (let asked = 0; asked < keys.length; asked++) {
+      const at = (this.partition + asked) % keys.length
+      const taken = await take(keys[at] as Keys, this.definition.name, free, this.claimant)
+      for (const grant of taken.grants) this.begin(grant)
+      if (taken.grants.length > 0) {
+        this.partition = at
+        return { found: true, retryInMs: 0 }
+      }
+      if (taken.retryInMs > 0) retryInMs = Math.max(1, Math.min(retryInMs || 1_000, taken.retryInMs))
     }
+    return { found: false, retryInMs }
   }
 
-  private ended(attempt: RunningAttempt<P, G, R>, end: AttemptEnd): void {
-    this.running.delete(attempt.grant.id + attempt.grant.fence)
-    this.slotFreed()
+  /** Waits for jobs to come. Answers whether to go on so, rather than to take: while it finds fewer than there are slots. */
+  private async readNext(): Promise<boolean> {
+    const free = this.options.concurrency - this.busy
+    if (this.stopRequested || free <= 0) return false
+    const { connections } = this.reader
+    const found = await this.reader.next(free)
+    await this.claimEach(found)
+    return found.length < free && this.putOff.length === 0 && connections === this.reader.connections
+  }
+
+  private async claimEach(entries: [id: string, entry: string][]): Promise<void> {
+    const held = new Set([...this.held.values()].map(({ attempt }) => attempt.id))
+    const refusals = await Promise.all(entries.map((entry) => (held.has(entry[0]) ? 0 : this.claim(entry))))
+    const waitMs = Math.max(0, ...refusals)
+    if (waitMs > 0) await this.woken(waitMs)
+  }
+
+  /** Answers in how many milliseconds to try again; 0 when the job runs here, or is not ours to run. */
+  private async claim([id, entry]: [id: string, entry: string]): Promise<number> {
+    let grant: Awaited<ReturnType<Jobs['transitions']['claim']>>
+    try {
+      grant = await this.jobs.transitions.claim(id, entry, this.claimant)
+    } catch (error) {
+      // The entry stays delivered to us: our own list is read again.
+      this.putOff.push([id, entry])
+      throw error
+    }
+    if (grant.ok) {
+      this.begin(grant)
+      return 0
+    }
+    if (grant.reason !== 'paused' && grant.reason !== 'rate_limited') return 0
+    this.putOff.push([id, entry])
+    return Math.max(1, Math.min(grant.retryInMs ?? 1_000, 1_000))
+  }
+
+  private begin(grant: Grant): void {
+    const key = grant.id + grant.fence
+    // A reply that was lost and its repeat may both have come.
+    if (this.held.has(key)) return
+    const attempt = new RunningAttempt(grant, this.definition, this.jobs.transitions, {
+      progressIntervalMs: this.options.progressIntervalMs,
+      trouble: (error) => this.trouble(error),
+      handled: () => {
+        this.busy--
+        this.wake()
+      },
+    })
+    this.busy++
+    this.tell('active', about(grant))
+    const done = attempt.run(this.handler).then((end) => this.ended(key, attempt, end))
+    this.held.set(key, { attempt, done })
+  }
+
+  private ended(key: string, attempt: RunningAttempt<P, G, R>, end: AttemptEnd): void {
+    this.held.delete(key)
     const told = about(attempt.grant)
     if (end.end === 'failed' || end.end === 'retrying') this.tell(end.end, { ...told, error: end.error })
     else if (end.end !== 'given_up') this.tell(end.end, told)
@@ -278,28 +306,49 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     // While Redis is slow, beats do not pile up.
     if (this.beating) return
     this.beating = true
-    const beats = [...this.running.values()].map(({ attempt }) => attempt.beat())
+    const beats = [...this.held.values()].map(async ({ attempt }) =>
+      attempt.heard(await this.jobs.transitions.heartbeat(attempt.grant)),
+    )
     for (const result of await Promise.allSettled(beats))
       if (result.status === 'rejected') this.trouble(result.reason)
     this.beating = false
   }
 
+  /** Until a slot gets free, the worker stops, or `withinMs` have passed. */
+  private woken(withinMs?: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = withinMs === undefined ? undefined : setTimeout(resolve, withinMs)
+      this.wake = () => {
+        // While claims must wait, a free slot changes nothing.
+        if (withinMs !== undefined && !this.stopRequested) return
+        clearTimeout(timer)
+        resolve()
+      }
+      if (this.stopRequested) this.wake()
+    })
+  }
+
   /** A listener that throws must not cost a job. */
-  private tell<E extends keyof WorkerEvents>(event: E, about: WorkerEvents[E][0]): void {
+  private tell<E extends keyof WorkerEvents>(event: E, told: WorkerEvents[E][0]): void {
+    if (this.listenerCount(event) === 0) return
     try {
-      ;(this.emit as (name: string, told: unknown) => boolean).call(this, event, about)
+      ;(this.emit as (name: string, told: unknown) => boolean).call(this, event, told)
     } catch (error) {
       this.trouble(error)
     }
   }
 
   private trouble(error: unknown): void {
-    const told =
-      error instanceof StateError
-        ? error
-        : new StateError('REDIS_REFUSED', 'An unexpected fault.', { cause: error })
-    // Without a listener an 'error' event would throw.
-    if (this.listenerCount('error') > 0) this.emit('error', told)
+    const told = isStateError(error)
+      ? error
+      : new StateError('REDIS_REFUSED', 'An unexpected fault.', { cause: error })
+    // Without a listener an 'error' event would throw; one that throws itself is its own affair.
+    if (this.listenerCount('error') === 0) return
+    try {
+      this.emit('error', told)
+    } catch (thrown) {
+      console.error('A listener of the worker event "error" threw:', thrown)
+    }
   }
 }
 

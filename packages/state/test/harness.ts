@@ -1,12 +1,15 @@
 // Jobs in a given state, by real moves on a real Redis.
 import { randomBytes } from 'node:crypto'
 import {
+  cursorOf,
   defineJob,
   fold,
   type JobEvent,
+  JobEventSchema,
   Jobs,
   type MoveName,
   type Outcome,
+  readSince,
   type Snapshot,
   type State,
 } from '@jobs/state'
@@ -47,12 +50,8 @@ export const startHarness = async (namespace = `t${randomBytes(4).toString('hex'
       ['XREADGROUP', 'GROUP', 'workers', 'tester', 'COUNT', 1_000, 'STREAMS', keys.work('any'), '>'],
       1_000,
     )
-    const grant = await transitions.claim(id, {
-      entry,
-      worker: 'tester',
-      nonce: randomBytes(6).toString('hex'),
-      leaseMs,
-    })
+    const nonce = randomBytes(6).toString('hex')
+    const grant = await transitions.claim(id, entry, { worker: 'tester', nonce, leaseMs })
     if (!grant.ok) throw new Error(`claim was refused: ${grant.reason}`)
     return { id, fence: grant.fence }
   }
@@ -76,18 +75,18 @@ export const startHarness = async (namespace = `t${randomBytes(4).toString('hex'
     const attempt = { id, fence }
     switch (move) {
       case 'enqueue':
-        return transitions.enqueue({
-          id,
-          name: 'any',
-          payload: '{"other":1}',
-          delayMs: 0,
-          maxAttempts: 3,
-          maxCrashes: 3,
-          retentionMs: 60_000,
-        })
+        return toldOf(
+          await transitions.enqueue({
+            id,
+            name: 'any',
+            payload: '{"other":1}',
+            delayMs: 0,
+            fields: { retentionMs: 60_000 },
+          }),
+        )
       case 'claim': {
         const entry = String((await link.call('HGET', transitions.keysFor(id).job(id), 'entry')) ?? '1-1')
-        const grant = await transitions.claim(id, { entry, worker: 'w2', nonce: 'n', leaseMs: 60_000 })
+        const grant = await transitions.claim(id, entry, { worker: 'w2', nonce: 'n', leaseMs: 60_000 })
         return grant.ok ? { ok: true, cursor: grant.cursor, state: 'PROCESSING', repeat: false } : grant
       }
       case 'heartbeat':
@@ -96,6 +95,8 @@ export const startHarness = async (namespace = `t${randomBytes(4).toString('hex'
         return transitions.progress(attempt, 1, '{"done":1}')
       case 'log':
         return transitions.log(attempt, 1, 'a line')
+      case 'checkpoint':
+        return transitions.checkpoint(attempt, '{"at":7}')
       case 'complete':
         return transitions.complete(attempt, '42')
       case 'fail':
@@ -110,20 +111,20 @@ export const startHarness = async (namespace = `t${randomBytes(4).toString('hex'
         return transitions.cancel(id)
       case 'rerun':
         return transitions.rerun(id)
+      case 'remove':
+        return transitions.remove(id)
+      case 'reschedule':
+        return transitions.reschedule(id, 7_200_000)
       default:
-        throw new Error(`${move} is a pass over many jobs, tested by itself`)
+        throw new Error(`${move} is made by a pass over many jobs, tested by itself`)
     }
   }
 
   const history: Harness['history'] = async (id) => {
-    const entries = (await link.call('XRANGE', transitions.keysFor(id).events(id), '-', '+')) as [
-      string,
-      string[],
-    ][]
-    return entries.map(([cursor, fields]) => {
-      const event = JSON.parse(fields[1] as string) as JobEvent
-      if (cursor !== `${event.seq}-${event.at}`)
-        throw new Error(`event ${cursor} says ${event.seq}-${event.at}`)
+    const read = await readSince(link, transitions.keysFor(id), id, '0-0', 10_000)
+    return (read?.events ?? []).map(({ cursor, body }) => {
+      const event = JobEventSchema.parse(JSON.parse(body))
+      if (cursor !== cursorOf(event)) throw new Error(`event ${cursor} says ${cursorOf(event)}`)
       return event
     })
   }
@@ -144,3 +145,6 @@ export const startHarness = async (namespace = `t${randomBytes(4).toString('hex'
     },
   }
 }
+
+const toldOf = (outcome: Awaited<ReturnType<Jobs['transitions']['enqueue']>>): Outcome =>
+  outcome.ok && outcome.state ? { ...outcome, state: outcome.state } : (outcome as Outcome)

@@ -27,6 +27,7 @@ const step: fc.Arbitrary<Step> = fc.record({
       'heartbeat',
       'progress',
       'log',
+      'checkpoint',
       'complete',
       'retry',
       'fail',
@@ -34,6 +35,7 @@ const step: fc.Arbitrary<Step> = fc.record({
       'abort',
       'cancel',
       'rerun',
+      'reschedule',
       'promote',
       'reap',
     ] as const),
@@ -60,6 +62,8 @@ const next = (model: Model, { move, delayMs }: Step): State => {
       return back(delayMs > 0 ? 'SCHEDULED' : 'QUEUED')
     case 'release':
       return back('QUEUED')
+    case 'reschedule':
+      return delayMs > 0 ? 'SCHEDULED' : 'QUEUED'
     case 'rerun':
       return 'QUEUED'
     case 'cancel':
@@ -134,6 +138,8 @@ it('holds for any sequence of moves', async () => {
               return transitions.log(attempt, ++op, `line ${op}`)
             case 'retry':
               return transitions.retry(attempt, '{"name":"Error","message":"again"}', delayMs)
+            case 'reschedule':
+              return transitions.reschedule(id, delayMs)
             default:
               return h.fire(step.move, attempt)
           }

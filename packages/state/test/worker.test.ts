@@ -1,7 +1,15 @@
 // A worker in this process: outcomes, signals, retries, and calls whose replies are cut off.
 import { once } from 'node:events'
-import { defineJob, type JobContext, Jobs, StateError, Worker, type WorkerOptions } from '@jobs/state'
-import { startProxy } from '@jobs/testkit'
+import {
+  defineJob,
+  type EnqueueOptions,
+  type JobContext,
+  Jobs,
+  StateError,
+  Worker,
+  type WorkerOptions,
+} from '@jobs/state'
+import { startProxy, until } from '@jobs/testkit'
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest'
 import { z } from 'zod'
 import { type Harness, startHarness } from './harness.ts'
@@ -23,13 +31,14 @@ const start = async (
   result?: z.ZodType<unknown>,
 ) => {
   const definition = defineJob({ name: `kind${kinds++}`, ...(result ? { result } : {}) })
-  const worker = new Worker(h.jobs, definition, async (job) => handler(job), {
-    retryDelayMs: () => 0,
-    ...options,
-  })
+  const worker = new Worker(h.jobs, definition, async (job) => handler(job), options)
   workers.push(worker)
   await worker.start()
-  return { worker, enqueue: async (more = {}) => (await h.jobs.enqueue(definition, { n: 1 }, more)).id }
+  return {
+    worker,
+    enqueue: async (more: EnqueueOptions = {}) =>
+      (await h.jobs.enqueue(definition, { n: 1 }, { backoff: { delayMs: 0 }, ...more })).id,
+  }
 }
 
 it('retries a handler that throws, to its budget, and keeps the error', async () => {
@@ -175,20 +184,22 @@ it('gives a result once, whichever reply or request is cut off', async () => {
   const proxy = await startProxy(h.redis.port)
   const jobs = new Jobs({ url: `redis://127.0.0.1:${proxy.port}`, namespace: h.jobs.namespace })
   for (const when of ['before', 'after'] as const)
-    for (const what of ['"maxAttempts"', '"nonce"', '"op"', '"op":2', '"fence"']) {
+    for (const what of ['enqueue', 'claim', 'log', 'progress', 'complete']) {
       const definition = defineJob({ name: `cut${kinds++}` })
       const worker = new Worker(
         jobs,
         definition,
-        (job) => {
+        async (job) => {
           job.log('a line')
-          job.progress(1)
+          await job.progress(1)
           return 'done'
         },
         { progressIntervalMs: 0 },
       )
       await worker.start()
-      const cut = proxy.cutOn((chunk) => chunk.includes(what), when)
+      // Blocked in its read, so that the job comes by `claim`.
+      await until(async () => /cmd=xreadgroup/.test(String(await h.redis.client().client('LIST'))))
+      const cut = proxy.cutOn((chunk) => chunk.includes(`\r\n${what}\r\n`), when)
       const { id } = await jobs.enqueue(definition, 1)
       await cut
       expect(await h.jobs.wait(id)).toMatchObject({ state: 'COMPLETED', attempt: 1, result: 'done' })

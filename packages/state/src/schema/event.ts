@@ -2,7 +2,8 @@
 // tests compare it with the hash after each move.
 import { z } from 'zod'
 import { JobError, type Snapshot } from './job.ts'
-import { isTerminal, MOVE_NAMES, STATES } from './machine.ts'
+import { DEFAULTS } from './limits.ts'
+import { isTerminal, MOVE_NAMES, PRIORITIES, STATES } from './machine.ts'
 
 const position = { seq: z.int().positive(), at: z.int() }
 
@@ -12,20 +13,25 @@ export const StateEvent = z.object({
   move: z.enum(MOVE_NAMES as [(typeof MOVE_NAMES)[number], ...typeof MOVE_NAMES]),
   state: z.enum(STATES),
   attempt: z.int().nonnegative(),
-  /** enqueue: the job's name and budgets. */
+  /** enqueue: the job's name, and of the rest what is not the default. */
   name: z.string().optional(),
   maxAttempts: z.int().optional(),
   maxCrashes: z.int().optional(),
+  priority: z.enum(PRIORITIES).optional(),
+  tags: z.array(z.string()).optional(),
+  owner: z.string().optional(),
   /** claim: who runs it. reap: who is lost. */
   worker: z.string().optional(),
   /** When the job is due, if the move scheduled it. */
   runAt: z.int().optional(),
   error: JobError.optional(),
+  /** The attempt's last progress, when it was not told before the attempt ended. */
+  progress: z.json().optional(),
   /** complete: the result, or its size in bytes when it is too large for an event (read it from the snapshot). */
   result: z.json().optional(),
   resultBytes: z.int().optional(),
-  /** reap: why. */
-  reason: z.literal('worker_lost').optional(),
+  /** reap, defer: why. */
+  reason: z.enum(['worker_lost', 'rate_limited']).optional(),
 })
 
 export const ProgressEvent = z.object({
@@ -71,6 +77,7 @@ const foldState = (before: Snapshot | null, event: StateEvent, id: string): Snap
     runAt: event.runAt ?? null,
     worker: event.state === 'PROCESSING' ? base.worker : null,
     error: event.error ?? base.error,
+    progress: event.progress === undefined ? base.progress : event.progress,
     endedAt: isTerminal(event.state) ? event.at : null,
   }
   switch (event.move) {
@@ -82,11 +89,12 @@ const foldState = (before: Snapshot | null, event: StateEvent, id: string): Snap
       return { ...next, cancelRequested: true }
     case 'retry':
     case 'fail':
+    case 'timeout':
       return { ...next, failures: base.failures + 1 }
     case 'reap':
       return { ...next, crashes: base.crashes + 1 }
     case 'rerun':
-      return { ...next, failures: 0, crashes: 0, error: null, cancelRequested: false }
+      return { ...next, failures: 0, crashes: 0, result: null, error: null, cancelRequested: false }
     default:
       return next
   }
@@ -99,8 +107,11 @@ const created = (event: StateEvent, id: string): Snapshot => ({
   attempt: 0,
   failures: 0,
   crashes: 0,
-  maxAttempts: event.maxAttempts ?? 1,
-  maxCrashes: event.maxCrashes ?? 0,
+  maxAttempts: event.maxAttempts ?? DEFAULTS.maxAttempts,
+  maxCrashes: event.maxCrashes ?? DEFAULTS.maxCrashes,
+  priority: event.priority ?? 'normal',
+  tags: event.tags ?? [],
+  owner: event.owner ?? null,
   seq: event.seq,
   cursor: cursorOf(event),
   progress: null,

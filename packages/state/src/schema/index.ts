@@ -1,7 +1,7 @@
 // @jobs/state/schema: what a job is, free of Redis, so that it runs in a browser.
 export { cursorOf, fold, type JobEvent, JobEvent as JobEventSchema } from './event.ts'
 export { JobError, Snapshot } from './job.ts'
-export { Cursor, JobId, JobName, LIMITS, msOf, Namespace, seqOf } from './limits.ts'
+export { Cursor, DEFAULTS, JobId, JobName, Label, LIMITS, msOf, Namespace, seqOf } from './limits.ts'
 export {
   canMove,
   isState,
@@ -9,6 +9,8 @@ export {
   MOVE_NAMES,
   MOVES,
   type MoveName,
+  PRIORITIES,
+  type Priority,
   STATES,
   type State,
   TERMINAL_STATES,

@@ -1,7 +1,7 @@
 // What a job looks like to anyone who reads it: the snapshot, true at its cursor.
 import { z } from 'zod'
 import { Cursor, JobId, JobName } from './limits.ts'
-import { STATES } from './machine.ts'
+import { PRIORITIES, STATES } from './machine.ts'
 
 /** Why an attempt or a job failed. `code` is stable; `CRASHED` means its workers died under it. */
 export const JobError = z.object({
@@ -9,6 +9,10 @@ export const JobError = z.object({
   message: z.string(),
   code: z.string().optional(),
   stack: z.string().optional(),
+  /** What caused it, as far as it was told. */
+  get cause() {
+    return JobError.optional()
+  },
 })
 export type JobError = z.infer<typeof JobError>
 
@@ -23,6 +27,9 @@ export const Snapshot = z.object({
   crashes: z.int().nonnegative(),
   maxAttempts: z.int().positive(),
   maxCrashes: z.int().nonnegative(),
+  priority: z.enum(PRIORITIES),
+  tags: z.array(z.string()),
+  owner: z.string().nullable(),
   seq: z.int().positive(),
   /** Everything here is true at exactly this event. */
   cursor: Cursor,

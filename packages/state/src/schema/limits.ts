@@ -1,25 +1,43 @@
-// What an id may look like and how large a value may be. One place, since both ends refuse by the same rule.
+// What an id may look like, how large a value may be, and what a job is given when nothing is said. One place, since
+// both ends refuse by the same rule, and a field that is not in a job's hash has the default.
 import { z } from 'zod'
 
-/** Bytes, as JSON in UTF-8. Payload and result live in the job's hash; the rest travels in events. */
+/** Bytes, as JSON in UTF-8. The payload lives in the job's stream, the result in its hash; the rest travels in events. */
 export const LIMITS = {
   payloadBytes: 1_048_576,
   resultBytes: 1_048_576,
   progressBytes: 8_192,
   logBytes: 8_192,
   errorBytes: 8_192,
+  checkpointBytes: 65_536,
   /** A result above this stays out of the event, which then tells its size as `resultBytes`. */
   inlineResultBytes: 8_192,
-  /** Events kept per running job; older ones are trimmed and a watcher behind them is reset. */
-  eventsKept: 1_000,
+  /** Progress events and log lines kept per job; a watcher behind older ones is reset. State changes are all kept. */
+  reportsKept: 1_000,
+  tagsPerJob: 16,
+  /** Jobs, and bytes of their payloads, of one batch. */
+  batchJobs: 1_000,
+  batchBytes: 16_777_216,
+} as const
+
+/** What is not written into a job's hash when it is this. */
+export const DEFAULTS = {
+  maxAttempts: 3,
+  maxCrashes: 3,
+  /** One day. */
+  retentionMs: 86_400_000,
+  leaseMs: 5_000,
 } as const
 
 const SAFE_TEXT = /^[A-Za-z0-9._~-]+$/
+const safe = (max: number) => z.string().min(1).max(max).regex(SAFE_TEXT, 'use only A-Z a-z 0-9 . _ ~ -')
 
 /** An id is part of a Redis key: no braces (hash tag), colons, spaces or control characters. */
-export const JobId = z.string().min(1).max(128).regex(SAFE_TEXT, 'use only A-Z a-z 0-9 . _ ~ -')
-export const JobName = z.string().min(1).max(64).regex(SAFE_TEXT, 'use only A-Z a-z 0-9 . _ ~ -')
-export const Namespace = z.string().min(1).max(64).regex(SAFE_TEXT, 'use only A-Z a-z 0-9 . _ ~ -')
+export const JobId = safe(128)
+export const JobName = safe(64)
+export const Namespace = safe(64)
+/** Tags and owners are parts of keys too. */
+export const Label = safe(128)
 
 /** `<seq>-<ms>`: the id of an event in its job's stream. `0-0` stands before the first. */
 export const Cursor = z

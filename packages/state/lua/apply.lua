@@ -1,0 +1,40 @@
+-- ARGV[3] is 'each' or 'all'; then come the moves: name, number of arguments, arguments. The answer is flat: for each
+-- move the number of its strings, then the strings.
+local answers = {}
+local function add(answer)
+  answers[#answers + 1] = #answer
+  for i = 1, #answer do answers[#answers + 1] = answer[i] end
+end
+
+-- One broken job must not take the others' moves with it.
+local function ruled(at)
+  local fine, answer = pcall(run, ARGV[at], at + 1)
+  if fine then return answer end
+  return { 'error', type(answer) == 'table' and answer.err or tostring(answer) }
+end
+
+local function each(visit)
+  local at = 4
+  while at <= #ARGV do
+    visit(at)
+    at = at + 2 + tonumber(ARGV[at + 1])
+  end
+end
+
+if ARGV[3] == 'all' then
+  judging = true
+  local refused = false
+  local rulings = {}
+  each(function(at)
+    local ruling = ruled(at)
+    rulings[#rulings + 1] = ruling
+    refused = refused or ruling[1] ~= 'ok'
+  end)
+  judging = false
+  if refused then
+    for _, ruling in ipairs(rulings) do add(ruling[1] == 'ok' and { 'rejected', 'not_alone', '' } or ruling) end
+    return answers
+  end
+end
+each(function(at) add(ruled(at)) end)
+return answers

@@ -1,0 +1,3 @@
+-- End a pause; workers ask again every second.
+call('SREM', PREFIX .. 'paused', name)
+return { 'ok' }

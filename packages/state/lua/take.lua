@@ -1,0 +1,40 @@
+-- Claim up to `count` jobs of a name, the higher priorities first; one time in eight the lower ones come first, so that
+-- they are never starved. Answers how long to wait where claims are stopped or limited, then the grants.
+if paused(name) then return { 'paused' } end
+local want = tonumber(count)
+if present(max) then
+  local free, waitMs = spare(rate_key(name), tonumber(max), tonumber(perMs))
+  if free == 0 then return { 'wait', int(waitMs) } end
+  want = math.min(want, free)
+end
+local turn = tonumber(time[2]) % 16
+local queues = { name .. ':high', name, name .. ':low' }
+if turn == 0 then
+  queues = { name .. ':low', name, name .. ':high' }
+elseif turn == 1 then
+  queues = { name, name .. ':low', name .. ':high' }
+end
+local answer = { 'ok' }
+local started = 0
+for _, queue in ipairs(queues) do
+  local work = PREFIX .. 'work:' .. queue
+  -- A queue that nobody has used yet has no group: the error says so, and there is nothing to take.
+  local read_now = want > started
+    and redis.pcall('XREADGROUP', 'GROUP', GROUP, worker, 'COUNT', want - started, 'STREAMS', work, '>')
+  for _, entry in ipairs(read_now and not read_now.err and read_now[1] and read_now[1][2] or {}) do
+    local job = read(entry[2][2])
+    if job and job.state == 'QUEUED' and job.entry == entry[1] then
+      local grant = start(job, worker, nonce, leaseMs, keyMax, keyPerMs)
+      if grant then
+        started = started + 1
+        for _, value in ipairs(grant) do answer[#answer + 1] = value end
+      end
+    else
+      -- The job has ended, expired or been queued anew: the entry is a leftover.
+      call('XACK', work, GROUP, entry[1])
+      call('XDEL', work, entry[1])
+    end
+  end
+end
+if present(max) then spend(rate_key(name), tonumber(max), tonumber(perMs), started) end
+return answer

@@ -1,0 +1,24 @@
+// How long a failed job waits for its next attempt.
+import { z } from 'zod'
+
+const MAX_MS = 30 * 86_400_000
+
+export const Backoff = z.strictObject({
+  type: z.enum(['fixed', 'exponential']).default('exponential'),
+  /** Milliseconds before the second attempt; exponential: doubled with each failure. */
+  delayMs: z.int().min(0).max(MAX_MS).default(1_000),
+  /** Milliseconds at most. */
+  maxMs: z.int().min(0).max(MAX_MS).default(30_000),
+  /** Share of the delay that is random, so that jobs that failed together do not come back together: 0 to 1. */
+  jitter: z.number().min(0).max(1).default(0.5),
+})
+export type Backoff = z.output<typeof Backoff>
+
+const DEFAULT = Backoff.parse({})
+
+/** Milliseconds to wait after so many failures (from 1): the delay with up to half the jitter added or taken away. */
+export const backoffMs = (backoff: Backoff = DEFAULT, failures: number, random = Math.random()): number => {
+  const { type, delayMs, maxMs, jitter } = backoff
+  const plain = Math.min(type === 'fixed' ? delayMs : delayMs * 2 ** (failures - 1), maxMs)
+  return Math.round(plain * (1 + jitter * (random - 0.5)))
+}

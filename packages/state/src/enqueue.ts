@@ -1,0 +1,125 @@
+// What a backend may say of a new job: checked here, before Redis hears of it, and turned into the arguments of the move.
+import { createHash, randomFillSync } from 'node:crypto'
+import { z } from 'zod'
+import { Backoff } from './backoff.ts'
+import { encode, type JobDefinition } from './define.ts'
+import { StateError } from './errors.ts'
+import { partitionOf } from './keys.ts'
+import { DEFAULTS, JobId, Label, LIMITS } from './schema/limits.ts'
+import { PRIORITIES } from './schema/machine.ts'
+import type { Enqueue } from './transitions.ts'
+
+const DAY = 86_400_000
+const ms = (min: number, max = 3_650 * DAY) => z.int().min(min).max(max)
+
+const EnqueueOptions = z
+  .strictObject({
+    /** Your own id (a repeated enqueue with it is the same job); default: sortable, with 128 random bits. */
+    id: z.string().optional(),
+    /** Idempotency key: the same key, name and payload is the same job, even after it has ended. */
+    key: z.string().min(1).max(512).optional(),
+    /** Milliseconds that the key is kept. */
+    keyWindowMs: ms(1_000).default(DAY),
+    /** Milliseconds before it may run. */
+    delayMs: ms(0).default(0),
+    /** When it may run: a Date, or Redis' time in milliseconds. */
+    runAt: z.union([z.date().transform((date) => date.getTime()), z.int().min(0)]).optional(),
+    /** high goes before normal before low; a lower one still gets a share, so that it is never starved. */
+    priority: z.enum(PRIORITIES).optional(),
+    /** Labels to list by. */
+    tags: z.array(Label).max(LIMITS.tagsPerJob).optional(),
+    /** Whose job it is: to list by, and for the gateway to decide who may watch. */
+    owner: Label.optional(),
+    /** Runs that may end in an error before the job has FAILED. */
+    maxAttempts: z.int().min(1).max(1_000).optional(),
+    /** Workers that may die under the job and it still runs again; one more and it has FAILED as CRASHED. */
+    maxCrashes: z.int().min(0).max(1_000).optional(),
+    /** The wait before the next attempt. */
+    backoff: Backoff.optional(),
+    /** Milliseconds that one attempt may take. */
+    timeoutMs: ms(10).optional(),
+    /** Milliseconds it may wait for its first attempt; then it has FAILED as EXPIRED. */
+    ttlMs: ms(1).optional(),
+    /** Milliseconds that the ended job stays readable. */
+    retentionMs: ms(1_000).default(DEFAULTS.retentionMs),
+    /** Trace context, handed to the handler (W3C traceparent). */
+    trace: z.string().max(512).optional(),
+    /** What the worker's `ratePerKey` counts by: a tenant, a host that is called. */
+    rateKey: Label.optional(),
+  })
+  .refine(
+    ({ id, key }) => id === undefined || key === undefined,
+    'give an id or a key, not both: each makes a repeat the same job',
+  )
+  .refine(({ delayMs, runAt }) => delayMs === 0 || runAt === undefined, 'give delayMs or runAt, not both')
+export type EnqueueOptions = z.input<typeof EnqueueOptions>
+
+export const validId = (id: string): string => {
+  if (!JobId.safeParse(id).success)
+    throw new StateError(
+      'INVALID_JOB_ID',
+      `${JSON.stringify(String(id).slice(0, 80))} is not a job id: 1 to 128 of A-Z a-z 0-9 . _ ~ -`,
+    )
+  return id
+}
+
+const RANDOM_BYTES = 16
+const pool = Buffer.alloc(RANDOM_BYTES * 256)
+let used = pool.length
+
+/** Nine characters of base 36 hold the milliseconds until the year 5188, so ids sort by time. */
+export const newId = (): string => {
+  if (used === pool.length) {
+    randomFillSync(pool)
+    used = 0
+  }
+  const random = pool.toString('base64url', used, used + RANDOM_BYTES)
+  used += RANDOM_BYTES
+  return Date.now().toString(36).padStart(9, '0') + random
+}
+
+/** An id whose partition is the one that the text belongs to: a job lives beside its idempotency key. */
+const newIdBeside = (text: string, partitions: number): string => {
+  const partition = partitionOf(text, partitions)
+  for (;;) {
+    const id = newId()
+    if (partitionOf(id, partitions) === partition) return id
+  }
+}
+
+/**
+ * The move that creates the job.
+ *
+ * @throws StateError INVALID_PAYLOAD, TOO_LARGE, INVALID_JOB_ID, INVALID_OPTIONS
+ */
+export const enqueueOf = <P>(
+  job: JobDefinition<P>,
+  payload: P,
+  options: EnqueueOptions | undefined,
+  partitions: number,
+): Enqueue => {
+  const text = encode(job.payload, payload, 'INVALID_PAYLOAD', LIMITS.payloadBytes)
+  if (options === undefined) return { id: newId(), name: job.name, payload: text, delayMs: 0, fields: {} }
+  const parsed = EnqueueOptions.safeParse(options)
+  if (!parsed.success)
+    throw new StateError('INVALID_OPTIONS', `The enqueue options are wrong. ${z.prettifyError(parsed.error)}`)
+  const { id, key, keyWindowMs, delayMs, runAt, ttlMs, backoff, tags, ...fields } = parsed.data
+  const digest =
+    key === undefined ? undefined : createHash('sha256').update(key).digest('base64url').slice(0, 22)
+  const made = digest === undefined ? newId() : newIdBeside(digest, partitions)
+  return {
+    id: id === undefined ? made : validId(id),
+    name: job.name,
+    payload: text,
+    delayMs,
+    runAt,
+    ttlMs,
+    key: digest,
+    keyMs: keyWindowMs,
+    fields: {
+      ...fields,
+      tags: tags && [...new Set(tags)],
+      backoff: backoff && JSON.stringify(backoff),
+    },
+  }
+}

@@ -1,0 +1,53 @@
+// A job's attempts, told from the changes of state in its stream.
+import type { JobEvent } from './schema/event.ts'
+import type { JobError } from './schema/job.ts'
+
+export interface AttemptRecord {
+  attempt: number
+  worker: string
+  /** Milliseconds of Redis' clock; `endedAt` is null while it runs. */
+  startedAt: number
+  endedAt: number | null
+  /** `crashed`: its worker died. `timed_out`: the reaper ended it. */
+  outcome:
+    | 'running'
+    | 'completed'
+    | 'failed'
+    | 'retrying'
+    | 'released'
+    | 'cancelled'
+    | 'crashed'
+    | 'timed_out'
+  error: JobError | null
+}
+
+const OUTCOMES: Partial<Record<string, AttemptRecord['outcome']>> = {
+  complete: 'completed',
+  fail: 'failed',
+  retry: 'retrying',
+  release: 'released',
+  abort: 'cancelled',
+  reap: 'crashed',
+  timeout: 'timed_out',
+}
+
+export const attemptsOf = (changes: readonly JobEvent[]): AttemptRecord[] => {
+  const attempts: AttemptRecord[] = []
+  for (const event of changes) {
+    if (event.type !== 'state') continue
+    const running = attempts.at(-1)
+    const outcome = OUTCOMES[event.move]
+    if (event.move === 'claim')
+      attempts.push({
+        attempt: event.attempt,
+        worker: event.worker ?? '',
+        startedAt: event.at,
+        endedAt: null,
+        outcome: 'running',
+        error: null,
+      })
+    else if (outcome && running?.endedAt === null)
+      Object.assign(running, { endedAt: event.at, outcome, error: event.error ?? null })
+  }
+  return attempts
+}

@@ -1,0 +1,116 @@
+// What a worker reads of its queues: the entries that come next, blocking, on a connection of its own; and those that
+// were delivered to it before.
+import { isStateError } from './errors.ts'
+import type { Jobs } from './jobs.ts'
+import { GROUP } from './keys.ts'
+import { NO_GROUP, RedisLink } from './redis.ts'
+import { PRIORITIES } from './schema/machine.ts'
+
+/** Milliseconds a read blocks for; a read that has not come back a while later has its connection replaced. */
+const BLOCK_MS = 5_000
+const BLOCK_GRACE_MS = 1_500
+
+export type Entry = [id: string, entry: string]
+
+/** `name` for normal priority, `name:high` and `name:low` for the others. */
+export const streamsOf = (name: string): string[] =>
+  PRIORITIES.map((priority) => (priority === 'normal' ? name : `${name}:${priority}`))
+
+export class QueueReader {
+  private readonly jobs: Jobs
+  private readonly queues: string[]
+  private readonly worker: string
+  private readonly streams: string[]
+  private readonly trouble: (error: unknown) => void
+  // A blocking read shares its connection with nothing else.
+  private readonly link: RedisLink
+  private clientId: unknown
+  private connection = 0
+
+  constructor(jobs: Jobs, name: string, worker: string, trouble: (error: unknown) => void) {
+    this.jobs = jobs
+    this.queues = streamsOf(name)
+    this.worker = worker
+    this.streams = jobs.transitions.keys.flatMap((keys) => this.queues.map((queue) => keys.work(queue)))
+    this.trouble = trouble
+    this.link = new RedisLink({ ...jobs.options, onTrouble: trouble })
+  }
+
+  /** Another text than before: replies may have been lost meanwhile. */
+  get connections(): string {
+    return `${this.link.connections} ${this.jobs.link.connections}`
+  }
+
+  /** Connects, and makes the streams and groups that are not there. */
+  async open(): Promise<void> {
+    await this.link.connect()
+    await this.ensureGroups()
+  }
+
+  /** Entries that were delivered to this worker and are neither done nor given to another. */
+  async own(count: number): Promise<Entry[]> {
+    return (await this.read('0', count, this.jobs.link)) ?? []
+  }
+
+  /** The next entries, waiting for the first a few seconds. Empty when none came, or the read was ended. */
+  async next(count: number): Promise<Entry[]> {
+    const { connections } = this.link
+    if (this.connection !== connections) {
+      this.clientId = await this.link.call('CLIENT', 'ID')
+      this.connection = connections
+    }
+    const found = await this.read('>', count, this.link)
+    if (!found) await this.ensureGroups()
+    return found ?? []
+  }
+
+  /** Ends the blocked read, again and again until `loop` has ended: it may be sent just after a wake-up that came too early. */
+  async leave(loop: Promise<void>): Promise<void> {
+    let left = false
+    const leaving = loop.then(() => {
+      left = true
+    })
+    while (!left) {
+      if (this.clientId !== undefined)
+        await this.jobs.link.call('CLIENT', 'UNBLOCK', String(this.clientId)).catch(this.trouble)
+      await Promise.race([leaving, new Promise((resolve) => setTimeout(resolve, 20))])
+    }
+  }
+
+  close(): Promise<void> {
+    return this.link.close()
+  }
+
+  /** Undefined when a group is gone. */
+  private async read(from: '>' | '0', count: number, link: RedisLink): Promise<Entry[] | undefined> {
+    const block = from === '>' ? (['BLOCK', BLOCK_MS] as const) : []
+    const reply = await link.once(
+      [
+        ...(['XREADGROUP', 'GROUP', GROUP, this.worker, 'COUNT', count, ...block, 'STREAMS'] as const),
+        ...this.streams,
+        ...this.streams.map(() => from),
+      ],
+      from === '>' ? BLOCK_MS + BLOCK_GRACE_MS : BLOCK_GRACE_MS,
+    )
+    if (reply === NO_GROUP) return undefined
+    const found: Entry[] = []
+    // A flat list under RESP3: stream, entries, stream, entries … Each stream gives up to COUNT.
+    for (const entries of (reply ?? []) as (string | [string, string[] | null][])[])
+      if (Array.isArray(entries))
+        for (const [entry, fields] of entries) if (fields?.[1]) found.push([fields[1], entry])
+    return found
+  }
+
+  private async ensureGroups(): Promise<void> {
+    for (const keys of this.jobs.transitions.keys)
+      for (const queue of this.queues) {
+        await this.jobs.link.call('SADD', keys.queues, queue)
+        try {
+          await this.jobs.link.call('XGROUP', 'CREATE', keys.work(queue), GROUP, '0', 'MKSTREAM')
+        } catch (error) {
+          // It is there already.
+          if (!(isStateError(error, 'REDIS_REFUSED') && error.message.includes('BUSYGROUP'))) throw error
+        }
+      }
+  }
+}
