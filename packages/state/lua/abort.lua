@@ -1,7 +1,7 @@
 -- End a job whose cancel was requested, once its handler has stopped.
 local job, rejection = judge(id, fence)
 if not job then return rejection end
-if not present(job.cancel) then return rejected('no_cancel_requested', job.state) end
+if not has(job, 'x') then return rejected('no_cancel_requested', job.state) end
 local set = {}
 finish(job, 'CANCELLED', last_progress(progress, set), set)
 return ok(job)

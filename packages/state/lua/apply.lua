@@ -1,9 +1,11 @@
 -- ARGV[3] is 'each' or 'all'; then come the moves: name, number of arguments, arguments. The answer is flat: for each
 -- move the number of its strings, then the strings.
-local answers = {}
+local answers, n = {}, 0
 local function add(answer)
-  answers[#answers + 1] = #answer
-  for i = 1, #answer do answers[#answers + 1] = answer[i] end
+  local size = #answer
+  answers[n + 1] = size
+  for i = 1, size do answers[n + 1 + i] = answer[i] end
+  n = n + 1 + size
 end
 
 -- One broken job must not take the others' moves with it.
@@ -14,10 +16,10 @@ local function ruled(at)
 end
 
 local function each(visit)
-  local at = 4
-  while at <= #ARGV do
+  local at, last = 4, #ARGV
+  while at <= last do
     visit(at)
-    at = at + 2 + tonumber(ARGV[at + 1])
+    at = at + 2 + ARGV[at + 1]
   end
 end
 
@@ -37,4 +39,5 @@ if ARGV[3] == 'all' then
   end
 end
 each(function(at) add(ruled(at)) end)
+drop_done()
 return answers

@@ -2,10 +2,12 @@
 local job, rejection = judge(id)
 if not job then return rejection end
 if job.state == 'PROCESSING' then
-  if present(job.cancel) then return repeated(job) end
+  if has(job, 'x') then return repeated(job) end
+  flag(job, 'x')
   enter(job, 'PROCESSING', '')
-  settle(job, { 'cancel', '1' })
+  store(job, {})
 else
-  finish(job, 'CANCELLED', '', { 'cancel', '1' })
+  flag(job, 'x')
+  finish(job, 'CANCELLED', '', {})
 end
 return ok(job)

@@ -1,5 +1,6 @@
 -- Keep data that the next attempt receives.
 local job, rejection = judge(id, fence)
 if not job then return rejection end
-call('HSET', job_key(id), 'checkpoint', data)
+flag(job, 'k')
+call('HSET', job_key(id), 'checkpoint', data, 'now', now_of(job))
 return ok(job)

@@ -1,20 +1,20 @@
 -- Start an attempt of a job whose work entry was delivered to the worker. The nonce, one per worker, makes the fence: a
 -- claim repeated by the same worker, its reply lost, is the same grant.
-local current = read(id)
-if current and current.state == 'PROCESSING' and current.fence == current.attempt .. '-' .. nonce then
-  return { 'ok', current.cursor, current.state, unpack(granted(current, call('HMGET', job_key(id), unpack(GRANTED)))) }
+local job, createdAt, checkpoint = read_for_grant(id)
+if not job then return rejected('unknown_job') end
+if job.state == 'PROCESSING' and job.fence == job.attempt .. '-' .. nonce then
+  return { 'ok', job.cursor, job.state, unpack(granted(job, createdAt, checkpoint)) }
 end
-local job, rejection = judge(id)
-if not job then return rejection end
+if job.state ~= 'QUEUED' then return rejected('illegal', job.state) end
 -- Another entry than the job's own is a leftover; the reaper sweeps those.
-if job.entry ~= entry then return rejected('stale_entry', job.state) end
+if job.place ~= entry then return rejected('stale_entry', job.state) end
 if paused(job.name) then return rejected('paused', job.state) end
 if present(max) then
   local free, waitMs = spare(rate_key(job.name), tonumber(max), tonumber(perMs))
   if free == 0 then return { 'rejected', 'rate_limited', job.state, int(waitMs) } end
 end
 local work = PREFIX .. 'work:' .. queue_of(job)
-local grant, refused = start(job, worker, nonce, leaseMs, keyMax, keyPerMs)
+local grant, refused = start(job, createdAt, checkpoint, worker, nonce, leaseMs, keyMax, keyPerMs)
 if not grant then return refused end
 if present(max) then spend(rate_key(job.name), tonumber(max), tonumber(perMs), 1) end
 -- A job that was put back and read by another is ours now in the pending list too.

@@ -3,52 +3,50 @@
 local held = key ~= '' and call('GET', PREFIX .. 'key:' .. key)
 local digest = key ~= '' and redis.sha1hex(name .. ' ' .. payload)
 if held then
-  local first, same = string.match(held, '^(%S+) (%S+)$')
+  local first, same = match(held, '^(%S+) (%S+)$')
   if same ~= digest then return rejected('key_conflict') end
-  local known_job = call('HMGET', job_key(first), 'cursor', 'state')
+  local old = read(first)
   -- The key may outlive the job.
-  if first ~= id or not known_job[2] then return { 'ok', known_job[1] or '0-0', known_job[2] or '', 'repeat', first } end
+  if first ~= id or not old then return { 'ok', old and old.cursor or '0-0', old and old.state or '', 'repeat', first } end
 end
-local found = call('HMGET', job_key(id), 'cursor', 'state', 'name')
-if found[2] then
-  local first = call('XRANGE', events_key(id), '0-1', '0-1')[1]
-  if found[3] == name and first and first[2][2] == payload then return { 'ok', found[1], found[2], 'repeat', id } end
-  return rejected('conflict', found[2])
+local found = read(id)
+if found then
+  local first = call('XRANGE', events_key(id), '0-2', '0-2')[1]
+  if found.name == name and first and first[2][2] == payload then
+    return { 'ok', found.cursor, found.state, 'repeat', id }
+  end
+  return rejected('conflict', found.state)
 end
 if judging then return { 'ok', '0-0', 'QUEUED', '', id } end
 
-local set = fields ~= '' and cjson.decode(fields) or {}
-local job = { id = id, name = name, attempt = '0', seq = 0, tags = '' }
-for i = 1, #set, 2 do job[set[i]] = set[i + 1] end
+local job = {
+  id = id, name = name, options = options ~= '' and cjson.decode(options) or NO_OPTIONS, attempt = '0', fence = '-',
+  op = '0', flags = '-', failures = '0', crashes = '0', seq = 0, last = MOVE,
+}
 local delay = wait_from(delayMs, runAt)
-local state = delay > 0 and 'SCHEDULED' or 'QUEUED'
 local due = delay > 0 and int(NOW + delay)
+job.state = due and 'SCHEDULED' or 'QUEUED'
 local events = events_key(id)
--- A stream that outlived its hash would refuse seq 1.
-call('DEL', events)
-call('XADD', events, '0-1', 'p', payload)
-append(job, 'enqueue>' .. state .. ' 0,"name":' .. text(name) .. (due and ',"runAt":' .. due or '') .. told)
--- A new stream takes 4 KB; dumped and restored it takes what it needs. Where RESTORE is forbidden it stays large.
-local dump = redis.pcall('DUMP', events)
-if type(dump) == 'string' then redis.pcall('RESTORE', events, 0, dump, 'REPLACE') end
-local entry = ''
+-- A stream of its own would begin with 4 KB; one that is copied takes what it needs. It outdoes one that outlived its job.
+if call('COPY', PREFIX .. 'stream', events, 'REPLACE') == 0 then
+  call('XADD', PREFIX .. 'stream', '0-1', 'e', '1')
+  call('COPY', PREFIX .. 'stream', events, 'REPLACE')
+end
+call('XADD', events, '0-2', 'e', payload)
+append(job, 'enqueue>' .. job.state .. ' 0,"name":' .. text(name) .. (due and ',"runAt":' .. due or '') .. told)
 if due then
-  call('ZADD', PREFIX .. 'scheduled', due, id)
+  call('ZADD', SCHEDULED, due, id)
+  job.place = due
 else
-  entry = push(queue_of(job), id)
+  job.place = push(queue_of(job), id)
 end
-local all = { 'state', state, 'cursor', job.cursor, 'name', name, 'entry', entry, 'createdAt', AT }
-for _, value in ipairs(set) do all[#all + 1] = value end
-if due then
-  all[#all + 1], all[#all + 2] = 'runAt', due
-end
-if ttlMs ~= '' then
-  local expiresAt = int(NOW + tonumber(ttlMs))
-  call('ZADD', PREFIX .. 'deadlines', expiresAt, id)
-  all[#all + 1], all[#all + 2], all[#all + 3], all[#all + 4] = 'expiresAt', expiresAt, 'deadline', '1'
-end
-for tag in string.gmatch(job.tags, '%S+') do call('ZADD', tag_key(tag), AT, id) end
+if job.options.ttlMs then call('ZADD', DEADLINES, int(NOW + job.options.ttlMs), id) end
+for tag in string.gmatch(job.options.tags or '', '%S+') do call('ZADD', tag_key(tag), AT, id) end
 if key ~= '' then call('SET', PREFIX .. 'key:' .. key, id .. ' ' .. digest, 'PX', keyMs) end
 -- Nobody can watch a job before it is there: nothing is published.
-call('HSET', job_key(id), unpack(all))
-return { 'ok', job.cursor, state, '', id }
+if options ~= '' then
+  call('HSET', job_key(id), 'now', now_of(job), 'name', name, 'createdAt', AT, 'options', options)
+else
+  call('HSET', job_key(id), 'now', now_of(job), 'name', name, 'createdAt', AT)
+end
+return { 'ok', job.cursor, job.state, '', id }

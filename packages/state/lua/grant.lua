@@ -1,18 +1,21 @@
 -- Shared by claim and take: the start of an attempt.
 
-local GRANTED = {
-  'failures', 'maxAttempts', 'createdAt', 'backoff', 'timeoutMs', 'checkpoint', 'trace', 'tags', 'expiresAt', 'rateKey',
-  'deadline',
-}
+-- What a worker needs to run the attempt, and nothing else of the hash. The payload is the stream's entry 0-2.
 local GRANT_SIZE = 13
-
--- What a worker needs to run the attempt, and nothing else of the hash. The payload is the stream's entry 0-1.
-local function granted(job, v)
-  local payload = call('XRANGE', events_key(job.id), '0-1', '0-1')[1]
+local function granted(job, createdAt, checkpoint)
+  local payload = call('XRANGE', events_key(job.id), '0-2', '0-2')[1]
+  local options = job.options
   return {
-    job.id, job.cursor, job.fence, job.attempt, v[1] or '0', v[2] or int(DEFAULTS.maxAttempts), v[3], v[4] or '',
-    v[5] or '', v[6] or '', v[7] or '', v[8] or '', payload and payload[2][2] or 'null',
+    job.id, job.cursor, job.fence, job.attempt, job.failures, int(options.maxAttempts or DEFAULTS.maxAttempts), createdAt,
+    options.backoff or '', options.timeoutMs and int(options.timeoutMs) or '', checkpoint or '', options.trace or '',
+    options.tags or '', payload and payload[2][2] or 'null',
   }
+end
+
+-- The job as a claim finds it, with what it grants beside.
+local function read_for_grant(id)
+  local v = call('HMGET', job_key(id), 'now', 'name', 'options', 'run', 'createdAt', 'checkpoint')
+  return job_of(id, v[1], v[2], v[3], v[4]), v[5], v[6]
 end
 
 -- A rate is kept as the time at which it would be used up evenly (GCRA): one key, exact, without a window's edge.
@@ -39,14 +42,14 @@ local function paused(name)
 end
 
 -- Starts an attempt of a queued job. Answers the grant, or nil and why not.
-local function start(job, worker, nonce, leaseMs, keyMax, keyPerMs)
-  local v = call('HMGET', job_key(job.id), unpack(GRANTED))
-  if v[9] and tonumber(v[9]) <= NOW then
+local function start(job, createdAt, checkpoint, worker, nonce, leaseMs, keyMax, keyPerMs)
+  local options = job.options
+  if is_over(job, createdAt) then
     expire(job)
     return nil, rejected('expired', job.state)
   end
-  if present(v[10]) and present(keyMax) then
-    local rate = rate_key(job.name .. ':' .. v[10])
+  if options.rateKey and present(keyMax) then
+    local rate = rate_key(job.name .. ':' .. options.rateKey)
     local free, waitMs = spare(rate, tonumber(keyMax), tonumber(keyPerMs))
     if free == 0 then
       MOVE = 'defer'
@@ -58,25 +61,16 @@ local function start(job, worker, nonce, leaseMs, keyMax, keyPerMs)
   MOVE = 'claim'
   job.attempt = int(tonumber(job.attempt) + 1)
   job.fence = job.attempt .. '-' .. nonce
+  job.op = '0'
   enter(job, 'PROCESSING', ',"worker":' .. text(worker))
-  local set = { 'attempt', job.attempt, 'fence', job.fence, 'worker', worker, 'op', '0', 'startedAt', AT }
-  if tonumber(leaseMs) ~= DEFAULTS.leaseMs then
-    set[#set + 1], set[#set + 2] = 'leaseMs', leaseMs
+  -- The time to live was the queue's. The worker ends an attempt that takes too long; the reaper does so a lease later.
+  if options.timeoutMs then
+    call('ZADD', DEADLINES, int(NOW + options.timeoutMs + tonumber(leaseMs)), job.id)
+  elseif options.ttlMs then
+    call('ZREM', DEADLINES, job.id)
   end
-  -- The progress and the time to live were the last attempt's and the queue's.
-  if job.attempt ~= '1' then
-    set[#set + 1], set[#set + 2] = 'progress', ''
-  end
-  if v[9] then call('HDEL', job_key(job.id), 'expiresAt') end
-  if present(v[5]) then
-    -- The worker ends an attempt that takes too long; the reaper does so a lease later, should the worker not.
-    call('ZADD', PREFIX .. 'deadlines', int(NOW + tonumber(v[5]) + tonumber(leaseMs)), job.id)
-    set[#set + 1], set[#set + 2] = 'deadline', '1'
-  elseif present(v[11]) then
-    call('ZREM', PREFIX .. 'deadlines', job.id)
-    set[#set + 1], set[#set + 2] = 'deadline', ''
-  end
-  settle(job, set)
-  call('SET', heartbeat_key(job.id), job.fence .. ' ' .. worker, 'PX', leaseMs)
-  return granted(job, v)
+  local run = AT .. ' ' .. leaseMs .. ' ' .. worker
+  -- The progress was the last attempt's.
+  store(job, job.attempt == '1' and { 'run', run } or { 'run', run, 'progress', '' })
+  return granted(job, createdAt, checkpoint)
 end

@@ -2,5 +2,6 @@
 local job, rejection = judge(id, fence)
 if not job then return rejection end
 if tonumber(op) <= tonumber(job.op) then return repeated(job) end
-report(job, 'log ' .. job.attempt .. ' ' .. line, { 'op', op })
+job.op = op
+report(job, 'log ' .. job.attempt .. ' ' .. line, {})
 return ok(job)

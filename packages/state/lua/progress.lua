@@ -2,5 +2,6 @@
 local job, rejection = judge(id, fence)
 if not job then return rejection end
 if tonumber(op) <= tonumber(job.op) then return repeated(job) end
-report(job, 'progress ' .. job.attempt .. ' ' .. progress, { 'progress', progress, 'op', op })
+job.op = op
+report(job, 'progress ' .. job.attempt .. ' ' .. progress, { 'progress', progress })
 return ok(job)

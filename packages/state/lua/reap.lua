@@ -19,36 +19,36 @@ call('HSET', sweep, 'at', AT, 'amnestyUntil', int(amnestyUntil))
 
 local function recover(id, entry)
   local job = read(id)
-  if not job or job.entry ~= entry then
+  if not job or job.place ~= entry then
     -- The job has ended, expired or been queued anew: the entry is a leftover.
-    call('XACK', work, GROUP, entry)
-    call('XDEL', work, entry)
+    drop(work, entry)
     return 'leftover', ''
   end
   if job.state == 'QUEUED' then
     -- Delivered, but its reader died before the claim (or its reply got lost): to be read again.
-    call('XACK', work, GROUP, entry)
-    call('XDEL', work, entry)
-    call('HSET', job_key(id), 'entry', push(queue, id))
+    drop(work, entry)
+    job.place = push(queue, id)
+    call('HSET', job_key(id), 'now', now_of(job))
     return 'redelivered', ''
   end
+  local worker, startedAt, leaseMs = run_of(job)
   if call('EXISTS', heartbeat_key(id)) == 1 then return end
-  local lease = present(job.leaseMs) and job.leaseMs or int(DEFAULTS.leaseMs)
+  -- It started so lately that it need not have beaten yet. (A clock that stepped back makes it no younger.)
+  if NOW >= startedAt and NOW - startedAt < leaseMs then return end
   if forgiving then
-    call('SET', heartbeat_key(id), job.fence .. ' ' .. job.worker, 'PX', lease)
-    return 'rearmed', job.worker
+    call('SET', heartbeat_key(id), job.fence .. ' ' .. worker, 'PX', int(leaseMs))
+    return 'rearmed', worker
   end
-  local worker = job.worker
-  local crashes = int((tonumber(job.crashes) or 0) + 1)
+  job.crashes = int(job.crashes + 1)
+  job.fence = '-'
+  local set = {}
   local lost = ',"reason":"worker_lost","worker":' .. text(worker)
-  local set = { 'crashes', crashes, 'fence', '' }
-  if present(job.cancel) or tonumber(crashes) <= (tonumber(job.maxCrashes) or DEFAULTS.maxCrashes) then
+  if has(job, 'x') or tonumber(job.crashes) <= (job.options.maxCrashes or DEFAULTS.maxCrashes) then
     again(job, 0, lost, set)
   else
     local failure = '{"name":"WorkerLost","code":"CRASHED","message":'
-      .. text('The worker died ' .. crashes .. ' times under this job; the last was ' .. worker .. '.') .. '}'
-    set[#set + 1], set[#set + 2] = 'error', failure
-    finish(job, 'FAILED', lost .. ',"error":' .. failure, set)
+      .. text('The worker died ' .. job.crashes .. ' times under this job; the last was ' .. worker .. '.') .. '}'
+    finish(job, 'FAILED', lost .. failed(job, failure, set), set)
   end
   return job.state, worker
 end
@@ -69,4 +69,5 @@ for _, entry in ipairs(claimed[2]) do
     answer[#answer + 1] = worker
   end
 end
+drop_done()
 return answer

@@ -3,12 +3,14 @@ local job, rejection = judge(id)
 if not job then return rejection end
 unlist(job)
 enter(job, 'QUEUED', '')
-call('PERSIST', job_key(id))
+local key = job_key(id)
+call('PERSIST', key)
 call('PERSIST', events_key(id))
-local createdAt = call('HGET', job_key(id), 'createdAt')
-for tag in string.gmatch(job.tags, '%S+') do call('ZADD', tag_key(tag), createdAt, id) end
+local createdAt = call('HGET', key, 'createdAt')
+for tag in string.gmatch(job.options.tags or '', '%S+') do call('ZADD', tag_key(tag), createdAt, id) end
+call('HDEL', key, 'error', 'result')
 -- The fence stays: what the old attempt still sends is told from an unknown one, and refused.
-settle(job, {
-  'failures', '0', 'crashes', '0', 'error', '', 'result', '', 'cancel', '', 'entry', push(queue_of(job), id),
-})
+job.failures, job.crashes, job.flags = '0', '0', '-'
+job.place = push(queue_of(job), id)
+store(job, {})
 return ok(job)

@@ -14,25 +14,24 @@ if turn == 0 then
 elseif turn == 1 then
   queues = { name, name .. ':low', name .. ':high' }
 end
-local answer = { 'ok' }
-local started = 0
+local answer, size, started = { 'ok' }, 1, 0
 for _, queue in ipairs(queues) do
   local work = PREFIX .. 'work:' .. queue
   -- A queue that nobody has used yet has no group: the error says so, and there is nothing to take.
   local read_now = want > started
     and redis.pcall('XREADGROUP', 'GROUP', GROUP, worker, 'COUNT', want - started, 'STREAMS', work, '>')
   for _, entry in ipairs(read_now and not read_now.err and read_now[1] and read_now[1][2] or {}) do
-    local job = read(entry[2][2])
-    if job and job.state == 'QUEUED' and job.entry == entry[1] then
-      local grant = start(job, worker, nonce, leaseMs, keyMax, keyPerMs)
+    local job, createdAt, checkpoint = read_for_grant(entry[2][2])
+    if job and job.state == 'QUEUED' and job.place == entry[1] then
+      local grant = start(job, createdAt, checkpoint, worker, nonce, leaseMs, keyMax, keyPerMs)
       if grant then
         started = started + 1
-        for _, value in ipairs(grant) do answer[#answer + 1] = value end
+        for i = 1, GRANT_SIZE do answer[size + i] = grant[i] end
+        size = size + GRANT_SIZE
       end
     else
       -- The job has ended, expired or been queued anew: the entry is a leftover.
-      call('XACK', work, GROUP, entry[1])
-      call('XDEL', work, entry[1])
+      drop(work, entry[1])
     end
   end
 end

@@ -99,11 +99,11 @@ export const enqueueOf = <P>(
   partitions: number,
 ): Enqueue => {
   const text = encode(job.payload, payload, 'INVALID_PAYLOAD', LIMITS.payloadBytes)
-  if (options === undefined) return { id: newId(), name: job.name, payload: text, delayMs: 0, fields: {} }
+  if (options === undefined) return { id: newId(), name: job.name, payload: text, delayMs: 0, options: {} }
   const parsed = EnqueueOptions.safeParse(options)
   if (!parsed.success)
     throw new StateError('INVALID_OPTIONS', `The enqueue options are wrong. ${z.prettifyError(parsed.error)}`)
-  const { id, key, keyWindowMs, delayMs, runAt, ttlMs, backoff, tags, ...fields } = parsed.data
+  const { id, key, keyWindowMs, delayMs, runAt, backoff, priority, tags, ...rest } = parsed.data
   const digest =
     key === undefined ? undefined : createHash('sha256').update(key).digest('base64url').slice(0, 22)
   const made = digest === undefined ? newId() : newIdBeside(digest, partitions)
@@ -113,11 +113,11 @@ export const enqueueOf = <P>(
     payload: text,
     delayMs,
     runAt,
-    ttlMs,
     key: digest,
     keyMs: keyWindowMs,
-    fields: {
-      ...fields,
+    options: {
+      ...rest,
+      priority: priority === 'normal' ? undefined : priority,
       tags: tags && [...new Set(tags)],
       backoff: backoff && JSON.stringify(backoff),
     },

@@ -2,10 +2,9 @@
 import type { Keys } from './keys.ts'
 import { presentWorkers } from './presence.ts'
 import { queueNamed, queuesOf } from './queues.ts'
-import { fieldsOf, snapshotOf } from './record.ts'
+import { fieldsOf, nowOf, runOf, snapshotOf } from './record.ts'
 import { type RedisLink, redisTime } from './redis.ts'
 import type { Snapshot } from './schema/job.ts'
-import { DEFAULTS } from './schema/limits.ts'
 import { isTerminal, PRIORITIES } from './schema/machine.ts'
 
 export interface Explanation {
@@ -62,15 +61,19 @@ export const explain = async (
   if (!job) return null
   if (isTerminal(job.state)) return { reason: 'ended', says: `The job has ended: ${job.state}.`, job }
   const hash = fieldsOf(reply)
+  const place = nowOf(hash.now)
   const now = await redisTime(link)
   const swept = await link.call('HGET', keys.sweep, 'at')
   const sweptMsAgo = swept === null ? null : Math.max(0, now - Number(swept))
   const reaper =
     sweptMsAgo === null ? 'no reaper has ever swept here' : `a reaper last swept ${seconds(sweptMsAgo)} ago`
-  if (job.state === 'SCHEDULED') return scheduled(job, now, hash.last, sweptMsAgo, reaper)
+  if (job.state === 'SCHEDULED') return scheduled(job, now, place?.last, sweptMsAgo, reaper)
   if (job.state === 'PROCESSING') {
-    const lease = Number(hash.leaseMs || DEFAULTS.leaseMs)
-    const heartbeatAgeMs = Number(ttl) > 0 ? Math.max(0, lease - Number(ttl)) : null
+    const { startedAt, leaseMs: lease } = runOf(hash.run)
+    // A young attempt has not beaten yet: its start is what was heard of it.
+    const sinceStart = now - (startedAt ?? 0)
+    const age = Number(ttl) > 0 ? lease - Number(ttl) : sinceStart
+    const heartbeatAgeMs = age < lease ? Math.max(0, age) : null
     const held = { job, heldBy: job.worker ?? '', heartbeatAgeMs, sweptMsAgo }
     if (heartbeatAgeMs === null)
       return {
@@ -92,7 +95,7 @@ export const explain = async (
       job,
     }
   const workers = (await presentWorkers(link, first)).filter(({ name }) => name === job.name).length
-  const ahead = await jobsAhead(link, keys, job, hash.entry ?? '')
+  const ahead = await jobsAhead(link, keys, job, place?.place ?? '')
   if (workers === 0)
     return {
       reason: 'no_worker',

@@ -42,6 +42,9 @@ export interface Enqueued {
 /** One job of a batch. `id` is the job's even when it was refused: repeat with it what may have been executed. */
 export type BatchItem = ({ ok: true } & Enqueued) | { ok: false; id: string | null; error: StateError }
 
+/** Where in a job's stream its payload stands. */
+const PAYLOAD_ENTRY = '0-2'
+
 /** The layout of keys and fields that this release reads and writes; the namespace says which it has. */
 const SCHEMA = 1
 
@@ -198,10 +201,12 @@ export class Jobs {
 
   /** The payload as it was enqueued, or null when there is no such job. */
   async payload(id: string): Promise<unknown> {
-    const entries = (await this.link.call('XRANGE', this.keys(id).events(id), '0-1', '0-1')) as [
-      string,
-      string[],
-    ][]
+    const entries = (await this.link.call(
+      'XRANGE',
+      this.keys(id).events(id),
+      PAYLOAD_ENTRY,
+      PAYLOAD_ENTRY,
+    )) as [string, string[]][]
     const text = entries[0]?.[1][1]
     return text === undefined ? null : JSON.parse(text)
   }

@@ -30,6 +30,8 @@ export const keysOf = (namespace: string, partition: number) => {
     job: (id: string) => `${prefix}job:${id}`,
     /** STREAM: the job's events; also the channel they are published on. */
     events: (id: string) => `${prefix}jobs:${id}`,
+    /** STREAM: what every job's stream starts as. */
+    stream: `${prefix}stream`,
     /** STRING PX: fence and worker of the live attempt. */
     heartbeat: (id: string) => `${prefix}heartbeat:${id}`,
     /** STREAM + group: ids that wait or are being processed, of one queue: a job name, or `name:priority`. */

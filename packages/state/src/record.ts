@@ -1,7 +1,7 @@
 // Reading a job's hash: from Redis' flat strings to the snapshot.
 import type { JobError, Snapshot } from './schema/job.ts'
 import { DEFAULTS, msOf, seqOf } from './schema/limits.ts'
-import { isTerminal, type Priority, type State } from './schema/machine.ts'
+import { isState, isTerminal, type Priority, type State } from './schema/machine.ts'
 
 /** A reply to HGETALL, in either of the shapes that clients give. */
 export const fieldsOf = (reply: unknown): Record<string, string> => {
@@ -11,7 +11,58 @@ export const fieldsOf = (reply: unknown): Record<string, string> => {
   return fields
 }
 
-/** JSON that a caller wrote; text that is none (a damaged hash) is told as null rather than taking the reader down. */
+/** The parts of the hash's field `now`, which one write keeps together: see lua/prelude.lua. */
+export interface Now {
+  state: State
+  cursor: string
+  /** The move that led here. */
+  last: string
+  attempt: number
+  fence: string
+  /** Its entry in the work stream or the list of ended jobs; of a scheduled job the time it is due. */
+  place: string
+  cancelRequested: boolean
+  failures: number
+  crashes: number
+}
+
+export const nowOf = (text: string | undefined): Now | null => {
+  const [state, cursor, last, attempt, fence, , place, flags, failures, crashes] = (text ?? '').split(' ')
+  if (!isState(state) || !cursor || crashes === undefined) return null
+  return {
+    state,
+    cursor,
+    last: last ?? '',
+    attempt: Number(attempt),
+    fence: fence ?? '',
+    place: place ?? '',
+    cancelRequested: flags?.includes('x') ?? false,
+    failures: Number(failures),
+    crashes: Number(crashes),
+  }
+}
+
+/** The hash's field `run`: `<startedAt>`, and while it runs ` <leaseMs> <worker>`. */
+export const runOf = (
+  text: string | undefined,
+): { startedAt: number | null; leaseMs: number; worker: string | null } => {
+  const [startedAt, leaseMs, worker] = (text ?? '').split(' ')
+  return {
+    startedAt: Number(startedAt) || null,
+    leaseMs: Number(leaseMs ?? DEFAULTS.leaseMs),
+    worker: worker ?? null,
+  }
+}
+
+/** What enqueue was told and is not the default. */
+interface Options {
+  maxAttempts?: number
+  maxCrashes?: number
+  priority?: Priority
+  tags?: string
+}
+
+/** JSON; text that is none (a damaged hash) is told as null rather than taking the reader down. */
 const json = (text: string | undefined) => {
   if (!text) return null
   try {
@@ -20,38 +71,45 @@ const json = (text: string | undefined) => {
     return null
   }
 }
-const time = (text: string | undefined) => (text ? Number(text) : null)
 
 /** The snapshot that a job's hash holds, or null when there is no such job. Unknown fields are ignored. */
 export const snapshotOf = (id: string, reply: unknown): Snapshot | null => {
   const hash = fieldsOf(reply)
-  if (!hash.state || !hash.cursor) return null
-  const state = hash.state as State
-  const labels = hash.tags ? hash.tags.split(' ') : []
+  const now = nowOf(hash.now)
+  if (!now) return null
+  const { state, cursor } = now
+  const {
+    maxAttempts = DEFAULTS.maxAttempts,
+    maxCrashes = DEFAULTS.maxCrashes,
+    priority = 'normal',
+    tags,
+  } = (json(hash.options) ?? {}) as Options
+  const labels = tags ? tags.split(' ') : []
+  const { startedAt, worker } = runOf(hash.run)
   return {
     id,
     name: hash.name ?? '',
     state,
-    attempt: Number(hash.attempt ?? 0),
-    failures: Number(hash.failures ?? 0),
-    crashes: Number(hash.crashes ?? 0),
-    maxAttempts: Number(hash.maxAttempts ?? DEFAULTS.maxAttempts),
-    maxCrashes: Number(hash.maxCrashes ?? DEFAULTS.maxCrashes),
-    priority: (hash.priority ?? 'normal') as Priority,
+    attempt: now.attempt,
+    failures: now.failures,
+    crashes: now.crashes,
+    maxAttempts,
+    maxCrashes,
+    priority,
     tags: labels.filter((label) => !label.startsWith('@')),
     owner: labels.find((label) => label.startsWith('@'))?.slice(1) ?? null,
-    seq: seqOf(hash.cursor),
-    cursor: hash.cursor,
+    seq: seqOf(cursor),
+    cursor,
     progress: json(hash.progress),
     result: json(hash.result),
     error: json(hash.error) as JobError | null,
-    cancelRequested: Boolean(hash.cancel),
-    worker: state === 'PROCESSING' ? (hash.worker ?? null) : null,
+    cancelRequested: now.cancelRequested,
+    worker: state === 'PROCESSING' ? worker : null,
     createdAt: Number(hash.createdAt),
-    updatedAt: msOf(hash.cursor),
-    startedAt: time(hash.startedAt),
+    updatedAt: msOf(cursor),
+    startedAt,
     // Nothing happens to a job after its end.
-    endedAt: isTerminal(state) ? msOf(hash.cursor) : null,
-    runAt: time(hash.runAt),
+    endedAt: isTerminal(state) ? msOf(cursor) : null,
+    runAt: state === 'SCHEDULED' ? Number(now.place) : null,
   }
 }

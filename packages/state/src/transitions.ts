@@ -80,17 +80,17 @@ export interface Enqueue {
   delayMs: number
   /** Redis' time in milliseconds at which it may run; outdoes `delayMs`. */
   runAt?: number | undefined
-  /** Milliseconds it may wait for its first attempt. */
-  ttlMs?: number | undefined
   /** Digest of the idempotency key, and how long it is kept. */
   key?: string | undefined
   keyMs?: number
   /** What is left out is the default. */
-  fields: {
+  options: {
     maxAttempts?: number | undefined
     maxCrashes?: number | undefined
     retentionMs?: number | undefined
     timeoutMs?: number | undefined
+    /** Milliseconds it may wait for its first attempt. */
+    ttlMs?: number | undefined
     backoff?: string | undefined
     trace?: string | undefined
     rateKey?: string | undefined
@@ -346,37 +346,31 @@ const enqueued = (answer: string[]): EnqueueOutcome => {
 
 /** Only what is not the default is written, to the hash and to the event. */
 const enqueueArgs = (job: Enqueue): string[] => {
-  const { fields } = job
-  const flat: string[] = []
+  const options: Record<string, string | number> = {}
   let told = ''
-  for (const field of ['maxAttempts', 'maxCrashes', 'retentionMs'] as const) {
-    const value = fields[field]
-    if (value === undefined || value === DEFAULTS[field]) continue
-    flat.push(field, String(value))
-    if (field !== 'retentionMs') told += `,"${field}":${value}`
+  for (const [name, value] of Object.entries(job.options)) {
+    if (value === undefined || value === (DEFAULTS as Record<string, unknown>)[name]) continue
+    if (name !== 'tags' && name !== 'owner') options[name] = value as string | number
+    if (TOLD.has(name) && (!Array.isArray(value) || value.length > 0))
+      told += `,"${name}":${JSON.stringify(value)}`
   }
-  for (const field of ['timeoutMs', 'backoff', 'trace', 'rateKey'] as const) {
-    const value = fields[field]
-    if (value !== undefined) flat.push(field, String(value))
-  }
-  if (fields.priority !== undefined && fields.priority !== 'normal') {
-    flat.push('priority', fields.priority)
-    told += `,"priority":"${fields.priority}"`
-  }
-  const labels = [...(fields.tags ?? []), ...(fields.owner === undefined ? [] : [`@${fields.owner}`])]
-  if (labels.length > 0) flat.push('tags', labels.join(' '))
-  if (fields.tags && fields.tags.length > 0) told += `,"tags":${JSON.stringify(fields.tags)}`
-  if (fields.owner !== undefined) told += `,"owner":${JSON.stringify(fields.owner)}`
+  const labels = [
+    ...(job.options.tags ?? []),
+    ...(job.options.owner === undefined ? [] : [`@${job.options.owner}`]),
+  ]
+  if (labels.length > 0) options.tags = labels.join(' ')
   return [
     job.id,
     job.name,
     job.payload,
     String(job.delayMs),
     job.runAt === undefined ? '' : String(job.runAt),
-    job.ttlMs === undefined ? '' : String(job.ttlMs),
     job.key ?? '',
     job.key === undefined ? '' : String(job.keyMs),
-    flat.length > 0 ? JSON.stringify(flat) : '',
+    Object.keys(options).length > 0 ? JSON.stringify(options) : '',
     told,
   ]
 }
+
+/** Options that the event of enqueue tells. */
+const TOLD: ReadonlySet<string> = new Set(['maxAttempts', 'maxCrashes', 'priority', 'tags', 'owner'])

@@ -14,6 +14,7 @@ import {
   type State,
 } from '@jobs/state'
 import { startTestRedis, type TestRedis } from '@jobs/testkit'
+import { nowOf } from '../src/record.ts'
 
 export const anyJob = defineJob({ name: 'any' })
 
@@ -27,6 +28,10 @@ export interface Harness {
   jobs: Jobs
   enqueue(options?: Parameters<Jobs['enqueue']>[2]): Promise<string>
   claim(id: string, leaseMs?: number): Promise<Held>
+  /** The job's entry in its work stream. */
+  place(id: string): Promise<string>
+  /** The attempt is older than its lease, now of 1 ms, and its heartbeat has run out. */
+  lapse(id: string): Promise<void>
   jobIn(state: State | null): Promise<Held>
   fire(move: MoveName, job: Held): Promise<Outcome>
   /** The whole stream of a job. */
@@ -42,9 +47,19 @@ export const startHarness = async (namespace = `t${randomBytes(4).toString('hex'
 
   const enqueue: Harness['enqueue'] = async (options) => (await jobs.enqueue(anyJob, { n: 1 }, options)).id
 
+  const place: Harness['place'] = async (id) =>
+    nowOf(String(await link.call('HGET', transitions.keysFor(id).job(id), 'now')))?.place ?? '1-1'
+
+  const lapse: Harness['lapse'] = async (id) => {
+    const keys = transitions.keysFor(id)
+    const [startedAt, , worker] = String(await link.call('HGET', keys.job(id), 'run')).split(' ')
+    if (worker) await link.call('HSET', keys.job(id), 'run', `${startedAt} 1 ${worker}`)
+    await link.call('DEL', keys.heartbeat(id))
+  }
+
   const claim: Harness['claim'] = async (id, leaseMs = 60_000) => {
     const keys = transitions.keysFor(id)
-    const entry = String(await link.call('HGET', keys.job(id), 'entry'))
+    const entry = await place(id)
     // Entries are delivered before they are claimed, as by a worker.
     await link.once(
       ['XREADGROUP', 'GROUP', 'workers', 'tester', 'COUNT', 1_000, 'STREAMS', keys.work('any'), '>'],
@@ -81,11 +96,11 @@ export const startHarness = async (namespace = `t${randomBytes(4).toString('hex'
             name: 'any',
             payload: '{"other":1}',
             delayMs: 0,
-            fields: { retentionMs: 60_000 },
+            options: { retentionMs: 60_000 },
           }),
         )
       case 'claim': {
-        const entry = String((await link.call('HGET', transitions.keysFor(id).job(id), 'entry')) ?? '1-1')
+        const entry = await place(id)
         const grant = await transitions.claim(id, entry, { worker: 'w2', nonce: 'n', leaseMs: 60_000 })
         return grant.ok ? { ok: true, cursor: grant.cursor, state: 'PROCESSING', repeat: false } : grant
       }
@@ -134,6 +149,8 @@ export const startHarness = async (namespace = `t${randomBytes(4).toString('hex'
     jobs,
     enqueue,
     claim,
+    place,
+    lapse,
     jobIn,
     fire,
     history,

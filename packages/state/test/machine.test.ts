@@ -75,7 +75,7 @@ describe('a reply that got lost', () => {
 
   it('is the same grant for a claim with the same nonce', async () => {
     const { id } = await h.jobIn('QUEUED')
-    const entry = String(await h.jobs.link.call('HGET', h.jobs.transitions.keysFor(id).job(id), 'entry'))
+    const entry = await h.place(id)
     const claimant = { worker: 'w', nonce: 'same', leaseMs: 60_000 }
     const first = await h.jobs.transitions.claim(id, entry, claimant)
     expect(first).toMatchObject({ ok: true, attempt: 1, fence: '1-same', payload: '{"n":1}' })
@@ -101,7 +101,7 @@ describe('an ended job', () => {
     } = h.jobs.transitions
     const lasting = []
     for (const key of await client.keys('*')) if ((await client.pttl(key)) === -1) lasting.push(key)
-    expect(lasting.sort()).toEqual([keys?.queues, keys?.work('any')].sort())
+    expect(lasting.sort()).toEqual([keys?.queues, keys?.stream, keys?.work('any')].sort())
   })
 
   it('is in exactly one work entry while it waits, and in none when it has ended', async () => {

@@ -165,13 +165,13 @@ it('holds for any sequence of moves', async () => {
     if (!keys) return
     if (move === 'promote') await transitions.promote(keys, 100)
     else {
-      // Time passes: the heartbeat of one job runs out.
-      await link.call('DEL', keys.heartbeat(id))
+      await h.lapse(id)
       await transitions.reap(keys, 'any', {
         cursor: '0-0',
         count: 100,
         minIdleMs: 0,
-        maxGapMs: 3_600_000,
+        // No amnesty: every sweep is the first after a silence.
+        maxGapMs: 0,
         amnesty: false,
       })
     }

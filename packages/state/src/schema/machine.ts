@@ -34,7 +34,7 @@ export const MOVES = {
     to: ['QUEUED', 'SCHEDULED'],
     event: 'state',
     allowOom: false,
-    takes: ['id', 'name', 'payload', 'delayMs', 'runAt', 'ttlMs', 'key', 'keyMs', 'fields', 'told'],
+    takes: ['id', 'name', 'payload', 'delayMs', 'runAt', 'key', 'keyMs', 'options', 'told'],
     says: 'Creates the job, to run now or at a time to come.',
   },
   promote: {
