@@ -52,8 +52,7 @@ export const startHarness = async ({
     watch: () => openWatcher(`ws://127.0.0.1:${gateway.port}/v1/ws`),
     enqueue: async () => (await jobs.enqueue(anyJob, { n: 1 })).id,
     claim: async (id: string): Promise<Held> => {
-      const now = String(await link.call('HGET', transitions.keysFor(id).job(id), 'now'))
-      const entry = now.split(' ')[6] ?? ''
+      const entry = String(await link.call('HGET', transitions.keysFor(id).job(id), 'place'))
       const nonce = randomBytes(6).toString('hex')
       const grant = await transitions.claim(id, entry, { worker: 'tester', nonce, leaseMs: 60_000 })
       if (!grant.ok) throw new Error(grant.reason)

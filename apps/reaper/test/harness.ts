@@ -37,8 +37,7 @@ export const startHarness = async ({ appendonly = false }: { appendonly?: boolea
         ['XREADGROUP', 'GROUP', 'workers', worker, 'COUNT', 10_000, 'STREAMS', keys.work('slow'), '>'],
         5_000,
       )
-      const now = String(await link.call('HGET', keys.job(id), 'now'))
-      const entry = now.split(' ')[6] ?? ''
+      const entry = String(await link.call('HGET', keys.job(id), 'place'))
       const nonce = randomBytes(6).toString('hex')
       const grant = await transitions.claim(id, entry, { worker, nonce, leaseMs })
       if (!grant.ok) throw new Error(grant.reason)

@@ -2,6 +2,5 @@
 local job, rejection = judge(id, fence)
 if not job then return rejection end
 if not has(job, 'x') then return rejected('no_cancel_requested', job.state) end
-local set = {}
-finish(job, 'CANCELLED', last_progress(progress, set), set)
+finish(job, 'CANCELLED', last_progress(progress))
 return ok(job)

@@ -5,9 +5,9 @@ if job.state == 'PROCESSING' then
   if has(job, 'x') then return repeated(job) end
   flag(job, 'x')
   enter(job, 'PROCESSING', '')
-  store(job, {})
+  store(job)
 else
   flag(job, 'x')
-  finish(job, 'CANCELLED', '', {})
+  finish(job, 'CANCELLED', '')
 end
 return ok(job)

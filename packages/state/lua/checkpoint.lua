@@ -1,6 +1,6 @@
 -- Keep data that the next attempt receives.
-local job, rejection = judge(id, fence)
+local job, rejection = judge_report(id, fence)
 if not job then return rejection end
 flag(job, 'k')
-call('HSET', job_key(id), 'checkpoint', data, 'now', now_of(job))
+call('HSET', job.key, 'checkpoint', data, 'now', now_of(job))
 return ok(job)

@@ -1,9 +1,9 @@
 -- Start an attempt of a job whose work entry was delivered to the worker. The nonce, one per worker, makes the fence: a
 -- claim repeated by the same worker, its reply lost, is the same grant.
-local job, createdAt, checkpoint = read_for_grant(id)
+local job, createdAt, checkpoint, options = read_for_grant(id)
 if not job then return rejected('unknown_job') end
 if job.state == 'PROCESSING' and job.fence == job.attempt .. '-' .. nonce then
-  return { 'ok', job.cursor, job.state, unpack(granted(job, createdAt, checkpoint)) }
+  return { 'ok', job.cursor, job.state, unpack(granted(job, createdAt, checkpoint, options)) }
 end
 if job.state ~= 'QUEUED' then return rejected('illegal', job.state) end
 -- Another entry than the job's own is a leftover; the reaper sweeps those.
@@ -14,7 +14,7 @@ if present(max) then
   if free == 0 then return { 'rejected', 'rate_limited', job.state, int(waitMs) } end
 end
 local work = PREFIX .. 'work:' .. queue_of(job)
-local grant, refused = start(job, createdAt, checkpoint, worker, nonce, leaseMs, keyMax, keyPerMs)
+local grant, refused = start(job, createdAt, checkpoint, options, worker, nonce, leaseMs, keyMax, keyPerMs)
 if not grant then return refused end
 if present(max) then spend(rate_key(job.name), tonumber(max), tonumber(perMs), 1) end
 -- A job that was put back and read by another is ours now in the pending list too.

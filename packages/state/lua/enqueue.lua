@@ -19,34 +19,24 @@ if found then
 end
 if judging then return { 'ok', '0-0', 'QUEUED', '', id } end
 
-local job = {
-  id = id, name = name, options = options ~= '' and cjson.decode(options) or NO_OPTIONS, attempt = '0', fence = '-',
-  op = '0', flags = '-', failures = '0', crashes = '0', seq = 0, last = MOVE,
-}
+local job = job_of(id, job_key(id), 'NEW 0-0 enqueue 0- 0 - 0 0', nil, name, present(options))
 local delay = wait_from(delayMs, runAt)
 local due = delay > 0 and int(NOW + delay)
-job.state = due and 'SCHEDULED' or 'QUEUED'
-local events = events_key(id)
 -- A stream of its own would begin with 4 KB; one that is copied takes what it needs. It outdoes one that outlived its job.
-if call('COPY', PREFIX .. 'stream', events, 'REPLACE') == 0 then
+if call('COPY', PREFIX .. 'stream', job.events, 'REPLACE') == 0 then
   call('XADD', PREFIX .. 'stream', '0-1', 'e', '1')
-  call('COPY', PREFIX .. 'stream', events, 'REPLACE')
+  call('COPY', PREFIX .. 'stream', job.events, 'REPLACE')
 end
-call('XADD', events, '0-2', 'e', payload)
-append(job, 'enqueue>' .. job.state .. ' 0,"name":' .. text(name) .. (due and ',"runAt":' .. due or '') .. told)
-if due then
-  call('ZADD', SCHEDULED, due, id)
-  job.place = due
-else
-  job.place = push(queue_of(job), id)
+call('XADD', job.events, '0-2', 'e', payload)
+enter(job, due and 'SCHEDULED' or 'QUEUED', ',"name":' .. text(name) .. (due and ',"runAt":' .. due or '') .. told)
+if due then call('ZADD', SCHEDULED, due, id) end
+local place = due or push(queue_of(job), id)
+if options ~= '' then
+  put('options', options)
+  if job.options.ttlMs then call('ZADD', DEADLINES, int(NOW + job.options.ttlMs), id) end
+  for tag in gmatch(job.options.tags or '', '%S+') do call('ZADD', tag_key(tag), AT, id) end
 end
-if job.options.ttlMs then call('ZADD', DEADLINES, int(NOW + job.options.ttlMs), id) end
-for tag in string.gmatch(job.options.tags or '', '%S+') do call('ZADD', tag_key(tag), AT, id) end
 if key ~= '' then call('SET', PREFIX .. 'key:' .. key, id .. ' ' .. digest, 'PX', keyMs) end
 -- Nobody can watch a job before it is there: nothing is published.
-if options ~= '' then
-  call('HSET', job_key(id), 'now', now_of(job), 'name', name, 'createdAt', AT, 'options', options)
-else
-  call('HSET', job_key(id), 'now', now_of(job), 'name', name, 'createdAt', AT)
-end
+call('HSET', job.key, 'now', now_of(job), 'place', place, 'name', name, 'createdAt', AT, unpack(fields, 1, field_count))
 return { 'ok', job.cursor, job.state, '', id }

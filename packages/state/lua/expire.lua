@@ -12,15 +12,14 @@ local function judge_time(id)
     return job.state
   end
   MOVE = 'timeout'
-  local set = {}
   local failure = '{"name":"TimedOut","code":"TIMED_OUT","message":"The attempt did not end in its time."}'
-  job.failures = int(job.failures + 1)
-  job.fence = '-'
-  local more = failed(job, failure, set)
-  if has(job, 'x') or tonumber(job.failures) < (job.options.maxAttempts or DEFAULTS.maxAttempts) then
-    again(job, 0, more, set)
+  spend_budget(job, 1, 0)
+  job.fence = job.attempt .. '-'
+  local more = failed(job, failure)
+  if has(job, 'x') or budgets(job) < (job.options.maxAttempts or DEFAULTS.maxAttempts) then
+    again(job, 0, more)
   else
-    finish(job, 'FAILED', more, set)
+    finish(job, 'FAILED', more)
   end
   return job.state
 end

@@ -1,21 +1,20 @@
 -- Shared by claim and take: the start of an attempt.
 
 -- What a worker needs to run the attempt, and nothing else of the hash. The payload is the stream's entry 0-2.
-local GRANT_SIZE = 13
-local function granted(job, createdAt, checkpoint)
-  local payload = call('XRANGE', events_key(job.id), '0-2', '0-2')[1]
-  local options = job.options
+local GRANT_SIZE = 8
+local function granted(job, createdAt, checkpoint, options)
+  local payload = call('XRANGE', job.events, '0-2', '0-2')[1]
   return {
-    job.id, job.cursor, job.fence, job.attempt, job.failures, int(options.maxAttempts or DEFAULTS.maxAttempts), createdAt,
-    options.backoff or '', options.timeoutMs and int(options.timeoutMs) or '', checkpoint or '', options.trace or '',
-    options.tags or '', payload and payload[2][2] or 'null',
+    job.id, job.cursor, job.fence, int(budgets(job)), createdAt, checkpoint or '', options or '',
+    payload and payload[2][2] or 'null',
   }
 end
 
 -- The job as a claim finds it, with what it grants beside.
 local function read_for_grant(id)
-  local v = call('HMGET', job_key(id), 'now', 'name', 'options', 'run', 'createdAt', 'checkpoint')
-  return job_of(id, v[1], v[2], v[3], v[4]), v[5], v[6]
+  local key = job_key(id)
+  local v = call('HMGET', key, 'now', 'place', 'name', 'options', 'run', 'worker', 'createdAt', 'checkpoint')
+  return job_of(id, key, v[1], v[2], v[3], v[4], v[5], v[6]), v[7], v[8], v[4]
 end
 
 -- A rate is kept as the time at which it would be used up evenly (GCRA): one key, exact, without a window's edge.
@@ -42,7 +41,7 @@ local function paused(name)
 end
 
 -- Starts an attempt of a queued job. Answers the grant, or nil and why not.
-local function start(job, createdAt, checkpoint, worker, nonce, leaseMs, keyMax, keyPerMs)
+local function start(job, createdAt, checkpoint, given, worker, nonce, leaseMs, keyMax, keyPerMs)
   local options = job.options
   if is_over(job, createdAt) then
     expire(job)
@@ -53,7 +52,7 @@ local function start(job, createdAt, checkpoint, worker, nonce, leaseMs, keyMax,
     local free, waitMs = spare(rate, tonumber(keyMax), tonumber(keyPerMs))
     if free == 0 then
       MOVE = 'defer'
-      wait(job, math.max(1, waitMs), ',"reason":"rate_limited"', {})
+      wait(job, math.max(1, waitMs), ',"reason":"rate_limited"')
       return nil, rejected('deferred', job.state)
     end
     spend(rate, tonumber(keyMax), tonumber(keyPerMs), 1)
@@ -69,8 +68,10 @@ local function start(job, createdAt, checkpoint, worker, nonce, leaseMs, keyMax,
   elseif options.ttlMs then
     call('ZREM', DEADLINES, job.id)
   end
-  local run = AT .. ' ' .. leaseMs .. ' ' .. worker
+  put('run', AT .. ' ' .. leaseMs)
+  put('worker', worker)
   -- The progress was the last attempt's.
-  store(job, job.attempt == '1' and { 'run', run } or { 'run', run, 'progress', '' })
-  return granted(job, createdAt, checkpoint)
+  if job.attempt ~= '1' then put('progress', '') end
+  store(job)
+  return granted(job, createdAt, checkpoint, given)
 end

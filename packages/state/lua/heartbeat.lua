@@ -1,13 +1,13 @@
 -- Keep the attempt alive. A lapsed heartbeat revives while its fence holds: Redis may have been down, not the worker.
 local job, rejection = judge(id, fence)
 if not job then return rejection end
-local worker, startedAt, leaseMs = run_of(job)
+local startedAt, leaseMs = run_of(job)
 if may_have_heartbeat(startedAt, leaseMs) then
   -- PEXPIRE needs no memory, SET does.
   if call('PEXPIRE', heartbeat_key(id), int(leaseMs)) == 0 then
-    call('SET', heartbeat_key(id), job.fence .. ' ' .. worker, 'PX', int(leaseMs))
+    call('SET', heartbeat_key(id), job.fence .. ' ' .. job.worker, 'PX', int(leaseMs))
   end
   -- Resets the idle time that the reaper looks at.
-  call('XCLAIM', PREFIX .. 'work:' .. queue_of(job), GROUP, worker, 0, job.place, 'JUSTID')
+  call('XCLAIM', PREFIX .. 'work:' .. queue_of(job), GROUP, job.worker, 0, job.place, 'JUSTID')
 end
 return ok(job, has(job, 'x') and 'cancel' or '')

@@ -5,17 +5,20 @@
 -- no number and no [] changes.
 
 local call = redis.call
-local match, find = string.match, string.find
+local match, find, gsub, gmatch = string.match, string.find, string.gsub, string.gmatch
 local PREFIX, PUBLISH = ARGV[1], ARGV[2]
 
 -- Redis' clock is the only clock, in milliseconds. Integers are formatted by hand: Lua prints 1e14 as "1e+14".
-local function int(n) return string.format('%.0f', n) end
+local function int(n) return string.format('%d', n) end
 local time = call('TIME')
 local NOW = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local AT = int(NOW)
 
 local function text(s) return cjson.encode(s) end
-local function present(value) return value and value ~= '' end
+-- The value, or nil for '' (an argument that was not given).
+local function present(value)
+  if value ~= '' then return value end
+end
 
 local GROUP = 'workers'
 local SCHEDULED, DEADLINES, ENDED = PREFIX .. 'scheduled', PREFIX .. 'deadlines', PREFIX .. 'ended'
@@ -30,41 +33,62 @@ local function tag_key(tag) return PREFIX .. 'tag:' .. tag end
 -- Answers are flat arrays of strings: TypeScript parses them in one place.
 local function rejected(reason, state) return { 'rejected', reason, state or '' } end
 local function repeated(job) return { 'ok', job.cursor, job.state, 'repeat' } end
-local function ok(job, ...) return { 'ok', job.cursor, job.state, ... } end
+local function ok(job, more) return { 'ok', job.cursor, job.state, more } end
 
--- What changes with every event is one field of the hash, `now`: state, cursor, last move, attempt, fence, number of the
--- last report, place (entry in the list it stands in, or the time it is due), flags, failures, crashes. Read and written
--- as one it costs a fifth of ten fields. Flags: x cancel requested, k checkpoint kept, e error kept; - for none.
-local NOW_PATTERN = '^(%u+) ((%d+)%-%d+) (%l+) (%d+) (%S+) (%d+) (%S+) (%S+) (%d+) (%d+)$'
+-- Fields of the hash that go with the event under way.
+local fields, field_count = {}, 0
+local function put(field, value)
+  fields[field_count + 1], fields[field_count + 2] = field, value
+  field_count = field_count + 2
+end
+
+-- What changes with every event is one field of the hash, `now`: state, cursor, last move, fence (with the attempt),
+-- number of the last report; then flags, failures, crashes, and whatever a later release appends. Read and written as
+-- one it costs a fifth of eight fields, and it stays below the 64 bytes up to which a hash is compact.
+local NOW_PATTERN = '^(%u+) ((%d+)%-%d+) (%l+) ((%d+)%-%S*) (%d+)(.*)$'
 local NO_OPTIONS = {}
 
-local function job_of(id, now, name, options, run)
+-- The job as its hash tells it, or nil when there is none. `place` is its entry in the list it stands in, or the time
+-- it is due. A report needs no more than `now`.
+local function job_of(id, key, now, place, name, options, run, worker)
+  field_count = 0
   if not now then return nil end
-  local job = { id = id, name = name, options = options and cjson.decode(options) or NO_OPTIONS, run = run or '' }
-  job.state, job.cursor, job.seq, job.last, job.attempt, job.fence, job.op, job.place, job.flags, job.failures, job.crashes =
-    match(now, NOW_PATTERN)
-  return job
+  local state, cursor, seq, last, fence, attempt, op, rest = match(now, NOW_PATTERN)
+  return {
+    id = id, key = key, events = events_key(id), state = state, cursor = cursor, seq = seq, last = last, fence = fence,
+    attempt = attempt, op = op, rest = rest, place = place, name = name,
+    options = options and cjson.decode(options) or NO_OPTIONS, run = run, worker = worker or '',
+  }
 end
 
--- The job as the move finds it, or nil when there is none.
 local function read(id)
-  local v = call('HMGET', job_key(id), 'now', 'name', 'options', 'run')
-  return job_of(id, v[1], v[2], v[3], v[4])
+  local key = job_key(id)
+  local v = call('HMGET', key, 'now', 'place', 'name', 'options', 'run', 'worker')
+  return job_of(id, key, v[1], v[2], v[3], v[4], v[5], v[6])
 end
 
-local function has(job, flag) return find(job.flags, flag, 1, true) ~= nil end
+-- Flags: x cancel requested, k checkpoint kept, e error kept; - for none.
+local REST_PATTERN = '^ (%S+) (%d+) (%d+)(.*)$'
+local function has(job, flag) return find(match(job.rest, '^ %S+'), flag, 1, true) ~= nil end
 local function flag(job, given)
-  if not has(job, given) then job.flags = job.flags == '-' and given or job.flags .. given end
+  if not has(job, given) then job.rest = gsub(gsub(job.rest, '^ %-', ' '), '^ ', ' ' .. given) end
 end
 local function unflag(job, given)
-  local left = string.gsub(job.flags, given, '')
-  job.flags = left == '' and '-' or left
+  if has(job, given) then job.rest = gsub(gsub(job.rest, given, '', 1), '^  ', ' - ') end
+end
+local function budgets(job)
+  local _, failures, crashes = match(job.rest, REST_PATTERN)
+  return tonumber(failures), tonumber(crashes)
+end
+local function spend_budget(job, failures, crashes)
+  local flags, failed, crashed, rest = match(job.rest, REST_PATTERN)
+  job.rest = ' ' .. flags .. ' ' .. int(failed + failures) .. ' ' .. int(crashed + crashes) .. rest
 end
 
--- Worker, start and lease of the attempt; after its end only the start is kept.
+-- Start and lease of the attempt; after its end only the start is kept.
 local function run_of(job)
-  local startedAt, leaseMs, worker = match(job.run, '^(%d+) (%d+) (.+)$')
-  return worker or '', tonumber(startedAt or '0'), tonumber(leaseMs or DEFAULTS.leaseMs)
+  local startedAt, leaseMs = match(job.run or '', '^(%d+) ?(%d*)$')
+  return tonumber(startedAt or '0'), tonumber(present(leaseMs) or DEFAULTS.leaseMs)
 end
 
 -- Until a quarter of its lease has passed an attempt needs no heartbeat key: short jobs never have one.
@@ -73,8 +97,7 @@ local function may_have_heartbeat(startedAt, leaseMs)
 end
 
 -- Rules on the move. Returns the job, or nil and the answer to give.
-local function judge(id, fence)
-  local job = read(id)
+local function rule(job, fence)
   if not job then return nil, rejected('unknown_job') end
   local owner = not FENCED or job.fence == fence
   if not find(FROM, job.state, 1, true) then
@@ -85,44 +108,46 @@ local function judge(id, fence)
   if not owner then return nil, rejected('fenced', job.state) end
   return job
 end
-
--- One event into the job's stream. It comes before every other write, since it alone can refuse. `event` is
--- "<kind> <attempt><more>", as events.ts reads it.
-local function append(job, event)
-  local seq = job.seq + 1
-  local cursor = int(seq) .. '-' .. AT
-  call('XADD', events_key(job.id), cursor, 'e', event)
-  job.seq, job.cursor, job.event = seq, cursor, event
+local function judge(id, fence) return rule(read(id), fence) end
+local function judge_report(id, fence)
+  local key = job_key(id)
+  return rule(job_of(id, key, call('HGET', key, 'now')), fence)
 end
 
 local function now_of(job)
-  return table.concat({
-    job.state, job.cursor, job.last, job.attempt, job.fence, job.op, job.place, job.flags, job.failures, job.crashes,
-  }, ' ')
+  return job.state .. ' ' .. job.cursor .. ' ' .. job.last .. ' ' .. job.fence .. ' ' .. job.op .. job.rest
 end
 
--- The hash as the event left it (`set`: fields and values), and the event to whoever listens.
-local function store(job, set)
-  local n = #set
-  set[n + 1], set[n + 2] = 'now', now_of(job)
-  call('HSET', job_key(job.id), unpack(set))
-  call(PUBLISH, events_key(job.id), job.cursor .. ' ' .. job.event)
+-- One event into the job's stream. It comes before every other write, since it alone can refuse. It reads
+-- "<kind> <attempt><more>", as events.ts expands it.
+local event
+local function append(job, told)
+  local seq = job.seq + 1
+  event = told
+  job.seq, job.cursor = seq, int(seq) .. '-' .. AT
+  call('XADD', job.events, job.cursor, 'e', told)
+end
+
+-- The hash as the event left it, and the event to whoever listens.
+local function store(job)
+  put('now', now_of(job))
+  call('HSET', job.key, unpack(fields, 1, field_count))
+  call(PUBLISH, job.events, job.cursor .. ' ' .. event)
 end
 
 -- A report of the running attempt. Only so many are kept: the oldest give way, a hundred at a time, state changes never.
-local function report(job, event, set)
-  append(job, event)
-  store(job, set)
+local function report(job, told)
+  append(job, told)
+  store(job)
   if job.seq <= LIMITS.reportsKept + 100 or job.seq % 100 ~= 0 then return end
-  local events = events_key(job.id)
-  local first = tonumber(call('HGET', job_key(job.id), 'reportsFrom') or '') or 1
+  local first = tonumber(call('HGET', job.key, 'reportsFrom') or '') or 1
   local beyond = job.seq - LIMITS.reportsKept
   local stale = {}
-  for _, entry in ipairs(call('XRANGE', events, int(first) .. '-0', '(' .. int(beyond) .. '-0')) do
+  for _, entry in ipairs(call('XRANGE', job.events, int(first) .. '-0', '(' .. int(beyond) .. '-0')) do
     if not find(entry[2][2], '^%l+>') then stale[#stale + 1] = entry[1] end
   end
-  if #stale > 0 then call('XDEL', events, unpack(stale)) end
-  call('HSET', job_key(job.id), 'reportsFrom', int(beyond))
+  if #stale > 0 then call('XDEL', job.events, unpack(stale)) end
+  call('HSET', job.key, 'reportsFrom', int(beyond))
 end
 
 -- A change of state: `enter` tells it, `store` keeps it. `more` is further JSON members of the event.
@@ -132,53 +157,74 @@ local function enter(job, state, more)
 end
 
 local function queue_of(job)
-  return job.options.priority and job.name .. ':' .. job.options.priority or job.name
+  local priority = job.options.priority
+  return priority and job.name .. ':' .. priority or job.name
 end
 
 -- Puts the job's id into its work stream and answers the entry; the first job of a queue creates stream and group.
-local known = {}
 local function push(queue, id)
   local work = PREFIX .. 'work:' .. queue
-  if not known[queue] then
-    if call('SADD', PREFIX .. 'queues', queue) == 1 or call('EXISTS', work) == 0 then
-      redis.pcall('XGROUP', 'CREATE', work, GROUP, '0', 'MKSTREAM')
-    end
-    known[queue] = true
-  end
+  local entry = call('XADD', work, 'NOMKSTREAM', '*', 'id', id)
+  if entry then return entry end
+  call('SADD', PREFIX .. 'queues', queue)
+  call('XGROUP', 'CREATE', work, GROUP, '0', 'MKSTREAM')
   return call('XADD', work, '*', 'id', id)
 end
 
--- Entries that are done with go at the end of the script, together: each call looks for a stream's first entry anew.
+-- Entries that are done with go at the end of the script, together.
 local done = {}
-local function drop(work, entry)
-  local entries = done[work]
+local function drop(queue, entry)
+  local entries = done[queue]
   if not entries then
     entries = {}
-    done[work] = entries
+    done[queue] = entries
   end
   entries[#entries + 1] = entry
 end
+local function is_before(a, b)
+  local ams, aseq = match(a, '^(%d+)%-(%d+)$')
+  local bms, bseq = match(b, '^(%d+)%-(%d+)$')
+  return ams + 0 < bms + 0 or ams == bms and aseq + 0 < bseq + 0
+end
+-- XDEL walks the stream's node, a hundred entries, for each entry anew. What stands before the first entry that is still
+-- in somebody's hands is done with: where that is much, it is cut off in one walk.
+local MANY = 8
+local function delete(work, entries)
+  if #entries >= MANY then
+    local first = call('XPENDING', work, GROUP, '-', '+', 1)[1]
+    if first then
+      call('XTRIM', work, 'MINID', '=', first[1])
+      local left = {}
+      for _, entry in ipairs(entries) do
+        if not is_before(entry, first[1]) then left[#left + 1] = entry end
+      end
+      entries = left
+    end
+  end
+  if #entries > 0 then call('XDEL', work, unpack(entries)) end
+end
 local function drop_done()
-  for work, entries in pairs(done) do
+  for queue, entries in pairs(done) do
+    local work = PREFIX .. 'work:' .. queue
     call('XACK', work, GROUP, unpack(entries))
-    call('XDEL', work, unpack(entries))
+    delete(work, entries)
   end
   done = {}
 end
 
 -- Takes the job out of the list it stands in, waiting or running, and out of its worker's hands.
 local function pull(job, from)
-  local options = job.options
   if from == 'SCHEDULED' then
     call('ZREM', SCHEDULED, job.id)
   else
-    drop(PREFIX .. 'work:' .. queue_of(job), job.place)
+    drop(queue_of(job), job.place)
   end
   if from == 'PROCESSING' then
-    local _, startedAt, leaseMs = run_of(job)
+    local startedAt, leaseMs = run_of(job)
     if may_have_heartbeat(startedAt, leaseMs) then call('DEL', heartbeat_key(job.id)) end
-    job.run = int(startedAt)
-    if options.timeoutMs then call('ZREM', DEADLINES, job.id) end
+    put('run', int(startedAt))
+    put('worker', '')
+    if job.options.timeoutMs then call('ZREM', DEADLINES, job.id) end
   end
 end
 
@@ -187,38 +233,49 @@ local function outlive(key, ms)
   if call('PTTL', key) < ms then call('PEXPIRE', key, int(ms)) end
 end
 
--- Ends the job: out of the work, listed under its state until the retention has passed, and gone by itself then.
--- Jobs of one state and retention end in the order they expire, so a stream lists them, at a third of a sorted set's bytes.
-local function finish(job, state, more, set)
+-- Lists an ended job under its state and answers the entry. Jobs of one state and retention end in the order they
+-- expire, so a stream lists them, at a third of a sorted set's bytes.
+local listed = {}
+local function list_ended(id, state, retention)
+  local name = state .. ':' .. int(retention)
+  local ended = ENDED .. ':' .. name
+  if listed[name] then return call('XADD', ended, '*', 'id', id) end
+  listed[name] = true
+  local entry = call('XADD', ended, 'MINID', '~', int(math.max(0, NOW - retention)), '*', 'id', id)
+  -- The list outlives its youngest job by up to a quarter of the retention, so that this is seldom.
+  if call('PTTL', ended) < retention then
+    local lifetime = retention + math.floor(retention / 4)
+    call('PEXPIRE', ended, int(lifetime))
+    call('ZREMRANGEBYSCORE', ENDED, '-inf', AT)
+    call('ZADD', ENDED, int(NOW + lifetime), name)
+    outlive(ENDED, lifetime)
+  end
+  return entry
+end
+
+-- Ends the job: out of the work, listed until the retention has passed, and gone by itself then.
+local function finish(job, state, more)
   local from, options = job.state, job.options
   local retention = options.retentionMs or DEFAULTS.retentionMs
   local lifetime = int(retention)
-  local ended = ENDED .. ':' .. state .. ':' .. lifetime
   enter(job, state, more)
   pull(job, from)
   if from ~= 'PROCESSING' and options.ttlMs then call('ZREM', DEADLINES, job.id) end
-  job.place = call('XADD', ended, 'MINID', '~', int(math.max(0, NOW - retention)), '*', 'id', job.id)
-  local key = job_key(job.id)
   -- A finished job has no error, and none needs a checkpoint.
-  if has(job, 'k') then call('HDEL', key, 'checkpoint') end
+  if has(job, 'k') then
+    call('HDEL', job.key, 'checkpoint')
+    unflag(job, 'k')
+  end
   if state == 'COMPLETED' and has(job, 'e') then
-    call('HDEL', key, 'error')
+    call('HDEL', job.key, 'error')
     unflag(job, 'e')
   end
-  local n = #set
-  if job.run ~= '' then set[n + 1], set[n + 2] = 'run', job.run end
-  unflag(job, 'k')
-  store(job, set)
-  call('PEXPIRE', key, lifetime)
-  call('PEXPIRE', events_key(job.id), lifetime)
-  if not known[ended] then
-    call('PEXPIRE', ended, lifetime)
-    call('ZREMRANGEBYSCORE', ENDED, '-inf', AT)
-    call('ZADD', ENDED, int(NOW + retention), state .. ':' .. lifetime)
-    outlive(ENDED, retention)
-    known[ended] = true
-  end
-  for tag in string.gmatch(options.tags or '', '%S+') do
+  put('place', list_ended(job.id, state, retention))
+  store(job)
+  call('PEXPIRE', job.key, lifetime)
+  call('PEXPIRE', job.events, lifetime)
+  if not options.tags then return end
+  for tag in gmatch(options.tags, '%S+') do
     local kept = tag_key(tag) .. ':ended'
     call('ZREM', tag_key(tag), job.id)
     call('ZREMRANGEBYSCORE', kept, '-inf', AT)
@@ -228,44 +285,32 @@ local function finish(job, state, more, set)
 end
 
 -- To run at once (delayMs 0) or at a time to come.
-local function wait(job, delayMs, more, set)
+local function wait(job, delayMs, more)
   local from = job.state
-  if delayMs > 0 then
-    local due = int(NOW + delayMs)
-    enter(job, 'SCHEDULED', ',"runAt":' .. due .. more)
-    pull(job, from)
-    call('ZADD', SCHEDULED, due, job.id)
-    job.place = due
-  else
-    enter(job, 'QUEUED', more)
-    pull(job, from)
-    job.place = push(queue_of(job), job.id)
-  end
-  if from == 'PROCESSING' then
-    local n = #set
-    set[n + 1], set[n + 2] = 'run', job.run
-  end
-  store(job, set)
+  local due = delayMs > 0 and int(NOW + delayMs)
+  enter(job, due and 'SCHEDULED' or 'QUEUED', due and ',"runAt":' .. due .. more or more)
+  pull(job, from)
+  if due then call('ZADD', SCHEDULED, due, job.id) end
+  put('place', due or push(queue_of(job), job.id))
+  store(job)
 end
 
 -- Back to the queue from a worker; or, when a cancel was asked for meanwhile, to its end.
-local function again(job, delayMs, more, set)
-  if has(job, 'x') then return finish(job, 'CANCELLED', more, set) end
-  wait(job, delayMs, more, set)
+local function again(job, delayMs, more)
+  if has(job, 'x') then return finish(job, 'CANCELLED', more) end
+  wait(job, delayMs, more)
 end
 
 -- The last progress of an attempt goes with the change of state that ends it: one event instead of two.
-local function last_progress(progress, set)
-  if not present(progress) then return '' end
-  local n = #set
-  set[n + 1], set[n + 2] = 'progress', progress
+local function last_progress(progress)
+  if progress == '' then return '' end
+  put('progress', progress)
   return ',"progress":' .. progress
 end
 
 -- Keeps the error that ended an attempt or the job.
-local function failed(job, failure, set)
-  local n = #set
-  set[n + 1], set[n + 2] = 'error', failure
+local function failed(job, failure)
+  put('error', failure)
   flag(job, 'e')
   return ',"error":' .. failure
 end
@@ -283,14 +328,13 @@ end
 
 local function expire(job)
   MOVE = 'expire'
-  local set = {}
   local failure = '{"name":"Expired","code":"EXPIRED","message":"Nobody took the job within its time to live."}'
-  finish(job, 'FAILED', failed(job, failure, set), set)
+  finish(job, 'FAILED', failed(job, failure))
 end
 
 -- Takes an ended job out of the lists of ended ones.
 local function unlist(job)
   local retention = job.options.retentionMs or DEFAULTS.retentionMs
   call('XDEL', ENDED .. ':' .. job.state .. ':' .. int(retention), job.place)
-  for tag in string.gmatch(job.options.tags or '', '%S+') do call('ZREM', tag_key(tag) .. ':ended', job.id) end
+  for tag in gmatch(job.options.tags or '', '%S+') do call('ZREM', tag_key(tag) .. ':ended', job.id) end
 end

@@ -5,7 +5,7 @@ local promoted = 0
 local function queue(id)
   local job = judge(id)
   if job then
-    wait(job, 0, '', {})
+    wait(job, 0, '')
     promoted = promoted + 1
   else
     call('ZREM', SCHEDULED, id)

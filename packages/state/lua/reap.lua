@@ -21,17 +21,17 @@ local function recover(id, entry)
   local job = read(id)
   if not job or job.place ~= entry then
     -- The job has ended, expired or been queued anew: the entry is a leftover.
-    drop(work, entry)
+    drop(queue, entry)
     return 'leftover', ''
   end
   if job.state == 'QUEUED' then
     -- Delivered, but its reader died before the claim (or its reply got lost): to be read again.
-    drop(work, entry)
-    job.place = push(queue, id)
-    call('HSET', job_key(id), 'now', now_of(job))
+    drop(queue, entry)
+    call('HSET', job_key(id), 'place', push(queue, id))
     return 'redelivered', ''
   end
-  local worker, startedAt, leaseMs = run_of(job)
+  local worker = job.worker
+  local startedAt, leaseMs = run_of(job)
   if call('EXISTS', heartbeat_key(id)) == 1 then return end
   -- It started so lately that it need not have beaten yet. (A clock that stepped back makes it no younger.)
   if NOW >= startedAt and NOW - startedAt < leaseMs then return end
@@ -39,16 +39,16 @@ local function recover(id, entry)
     call('SET', heartbeat_key(id), job.fence .. ' ' .. worker, 'PX', int(leaseMs))
     return 'rearmed', worker
   end
-  job.crashes = int(job.crashes + 1)
-  job.fence = '-'
-  local set = {}
+  spend_budget(job, 0, 1)
+  local _, crashes = budgets(job)
+  job.fence = job.attempt .. '-'
   local lost = ',"reason":"worker_lost","worker":' .. text(worker)
-  if has(job, 'x') or tonumber(job.crashes) <= (job.options.maxCrashes or DEFAULTS.maxCrashes) then
-    again(job, 0, lost, set)
+  if has(job, 'x') or crashes <= (job.options.maxCrashes or DEFAULTS.maxCrashes) then
+    again(job, 0, lost)
   else
     local failure = '{"name":"WorkerLost","code":"CRASHED","message":'
-      .. text('The worker died ' .. job.crashes .. ' times under this job; the last was ' .. worker .. '.') .. '}'
-    finish(job, 'FAILED', lost .. failed(job, failure, set), set)
+      .. text('The worker died ' .. int(crashes) .. ' times under this job; the last was ' .. worker .. '.') .. '}'
+    finish(job, 'FAILED', lost .. failed(job, failure))
   end
   return job.state, worker
 end

@@ -2,5 +2,5 @@
 local job, rejection = judge(id)
 if not job then return rejection end
 unlist(job)
-call('DEL', job_key(id), events_key(id))
+call('DEL', job.key, job.events)
 return ok(job)

@@ -3,14 +3,13 @@ local job, rejection = judge(id)
 if not job then return rejection end
 unlist(job)
 enter(job, 'QUEUED', '')
-local key = job_key(id)
-call('PERSIST', key)
-call('PERSIST', events_key(id))
-local createdAt = call('HGET', key, 'createdAt')
-for tag in string.gmatch(job.options.tags or '', '%S+') do call('ZADD', tag_key(tag), createdAt, id) end
-call('HDEL', key, 'error', 'result')
+call('PERSIST', job.key)
+call('PERSIST', job.events)
+local createdAt = call('HGET', job.key, 'createdAt')
+for tag in gmatch(job.options.tags or '', '%S+') do call('ZADD', tag_key(tag), createdAt, id) end
+call('HDEL', job.key, 'error', 'result')
 -- The fence stays: what the old attempt still sends is told from an unknown one, and refused.
-job.failures, job.crashes, job.flags = '0', '0', '-'
-job.place = push(queue_of(job), id)
-store(job, {})
+job.rest = gsub(job.rest, REST_PATTERN, ' - 0 0%4')
+put('place', push(queue_of(job), id))
+store(job)
 return ok(job)

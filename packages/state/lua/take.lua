@@ -15,23 +15,24 @@ elseif turn == 1 then
   queues = { name, name .. ':low', name .. ':high' }
 end
 local answer, size, started = { 'ok' }, 1, 0
-for _, queue in ipairs(queues) do
+local used = call('SMISMEMBER', PREFIX .. 'queues', unpack(queues))
+for i, queue in ipairs(queues) do
   local work = PREFIX .. 'work:' .. queue
-  -- A queue that nobody has used yet has no group: the error says so, and there is nothing to take.
-  local read_now = want > started
+  -- Where somebody deleted the stream or its group the error says so, and there is nothing to take.
+  local read_now = want > started and used[i] == 1
     and redis.pcall('XREADGROUP', 'GROUP', GROUP, worker, 'COUNT', want - started, 'STREAMS', work, '>')
   for _, entry in ipairs(read_now and not read_now.err and read_now[1] and read_now[1][2] or {}) do
-    local job, createdAt, checkpoint = read_for_grant(entry[2][2])
+    local job, createdAt, checkpoint, options = read_for_grant(entry[2][2])
     if job and job.state == 'QUEUED' and job.place == entry[1] then
-      local grant = start(job, createdAt, checkpoint, worker, nonce, leaseMs, keyMax, keyPerMs)
+      local grant = start(job, createdAt, checkpoint, options, worker, nonce, leaseMs, keyMax, keyPerMs)
       if grant then
         started = started + 1
-        for i = 1, GRANT_SIZE do answer[size + i] = grant[i] end
+        for at = 1, GRANT_SIZE do answer[size + at] = grant[at] end
         size = size + GRANT_SIZE
       end
     else
       -- The job has ended, expired or been queued anew: the entry is a leftover.
-      drop(work, entry[1])
+      drop(queue, entry[1])
     end
   end
 end

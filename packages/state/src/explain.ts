@@ -61,13 +61,13 @@ export const explain = async (
   if (!job) return null
   if (isTerminal(job.state)) return { reason: 'ended', says: `The job has ended: ${job.state}.`, job }
   const hash = fieldsOf(reply)
-  const place = nowOf(hash.now)
+  const last = nowOf(hash.now)?.last
   const now = await redisTime(link)
   const swept = await link.call('HGET', keys.sweep, 'at')
   const sweptMsAgo = swept === null ? null : Math.max(0, now - Number(swept))
   const reaper =
     sweptMsAgo === null ? 'no reaper has ever swept here' : `a reaper last swept ${seconds(sweptMsAgo)} ago`
-  if (job.state === 'SCHEDULED') return scheduled(job, now, place?.last, sweptMsAgo, reaper)
+  if (job.state === 'SCHEDULED') return scheduled(job, now, last, sweptMsAgo, reaper)
   if (job.state === 'PROCESSING') {
     const { startedAt, leaseMs: lease } = runOf(hash.run)
     // A young attempt has not beaten yet: its start is what was heard of it.
@@ -95,7 +95,7 @@ export const explain = async (
       job,
     }
   const workers = (await presentWorkers(link, first)).filter(({ name }) => name === job.name).length
-  const ahead = await jobsAhead(link, keys, job, place?.place ?? '')
+  const ahead = await jobsAhead(link, keys, job, hash.place ?? '')
   if (workers === 0)
     return {
       reason: 'no_worker',

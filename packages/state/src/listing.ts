@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { StateError } from './errors.ts'
 import type { Keys } from './keys.ts'
 import { queueNamed, queuesOf } from './queues.ts'
-import { fieldsOf, nowOf, snapshotOf } from './record.ts'
+import { fieldsOf, snapshotOf } from './record.ts'
 import { type RedisLink, redisTime } from './redis.ts'
 import type { Snapshot } from './schema/job.ts'
 import { JobName, Label } from './schema/limits.ts'
@@ -171,7 +171,7 @@ export const listJobs = async (
           position = at
           const hash = fieldsOf(hashes[i])
           const snapshot = snapshotOf(id, hash)
-          if (!snapshot || (entry !== undefined && nowOf(hash.now)?.place !== entry) || !wanted(snapshot))
+          if (!snapshot || (entry !== undefined && hash.place !== entry) || !wanted(snapshot))
             continue
           jobs.push(snapshot)
           if (jobs.length === options.limit)

@@ -19,39 +19,30 @@ export interface Now {
   last: string
   attempt: number
   fence: string
-  /** Its entry in the work stream or the list of ended jobs; of a scheduled job the time it is due. */
-  place: string
   cancelRequested: boolean
   failures: number
   crashes: number
 }
 
 export const nowOf = (text: string | undefined): Now | null => {
-  const [state, cursor, last, attempt, fence, , place, flags, failures, crashes] = (text ?? '').split(' ')
-  if (!isState(state) || !cursor || crashes === undefined) return null
+  const [state, cursor, last, fence, , flags, failures, crashes] = (text ?? '').split(' ')
+  if (!isState(state) || !cursor || !fence || crashes === undefined) return null
   return {
     state,
     cursor,
     last: last ?? '',
-    attempt: Number(attempt),
-    fence: fence ?? '',
-    place: place ?? '',
+    attempt: Number.parseInt(fence, 10),
+    fence,
     cancelRequested: flags?.includes('x') ?? false,
     failures: Number(failures),
     crashes: Number(crashes),
   }
 }
 
-/** The hash's field `run`: `<startedAt>`, and while it runs ` <leaseMs> <worker>`. */
-export const runOf = (
-  text: string | undefined,
-): { startedAt: number | null; leaseMs: number; worker: string | null } => {
-  const [startedAt, leaseMs, worker] = (text ?? '').split(' ')
-  return {
-    startedAt: Number(startedAt) || null,
-    leaseMs: Number(leaseMs ?? DEFAULTS.leaseMs),
-    worker: worker ?? null,
-  }
+/** The hash's field `run`: `<startedAt>`, and while it runs ` <leaseMs>`. */
+export const runOf = (text: string | undefined): { startedAt: number | null; leaseMs: number } => {
+  const [startedAt, leaseMs] = (text ?? '').split(' ')
+  return { startedAt: Number(startedAt) || null, leaseMs: Number(leaseMs ?? DEFAULTS.leaseMs) }
 }
 
 /** What enqueue was told and is not the default. */
@@ -85,7 +76,7 @@ export const snapshotOf = (id: string, reply: unknown): Snapshot | null => {
     tags,
   } = (json(hash.options) ?? {}) as Options
   const labels = tags ? tags.split(' ') : []
-  const { startedAt, worker } = runOf(hash.run)
+  const { startedAt } = runOf(hash.run)
   return {
     id,
     name: hash.name ?? '',
@@ -104,12 +95,12 @@ export const snapshotOf = (id: string, reply: unknown): Snapshot | null => {
     result: json(hash.result),
     error: json(hash.error) as JobError | null,
     cancelRequested: now.cancelRequested,
-    worker: state === 'PROCESSING' ? worker : null,
+    worker: state === 'PROCESSING' ? (hash.worker ?? null) : null,
     createdAt: Number(hash.createdAt),
     updatedAt: msOf(cursor),
     startedAt,
     // Nothing happens to a job after its end.
     endedAt: isTerminal(state) ? msOf(cursor) : null,
-    runAt: state === 'SCHEDULED' ? Number(now.place) : null,
+    runAt: state === 'SCHEDULED' ? Number(hash.place) : null,
   }
 }

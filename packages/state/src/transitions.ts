@@ -302,24 +302,31 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
 const rateArgs = (rate: Rate | undefined) => (rate ? [String(rate.max), String(rate.perMs)] : ['', ''])
 
 /** Strings of one grant in an answer, in the order of grant.lua. */
-const GRANT_SIZE = 13
+const GRANT_SIZE = 8
 
-const grantOf = (answer: string[], at: number): Grant => ({
-  ok: true,
-  id: answer[at] as string,
-  cursor: answer[at + 1] as string,
-  fence: answer[at + 2] as string,
-  attempt: Number(answer[at + 3]),
-  failures: Number(answer[at + 4]),
-  maxAttempts: Number(answer[at + 5]),
-  createdAt: Number(answer[at + 6]),
-  backoff: answer[at + 7] as string,
-  timeoutMs: Number(answer[at + 8]),
-  checkpoint: answer[at + 9] as string,
-  trace: answer[at + 10] as string,
-  tags: answer[at + 11] as string,
-  payload: answer[at + 12] as string,
-})
+const NO_OPTIONS: Partial<Record<'maxAttempts' | 'timeoutMs', number>> & Partial<Record<'backoff' | 'trace' | 'tags', string>> = {}
+
+const grantOf = (answer: string[], at: number): Grant => {
+  const fence = answer[at + 2] as string
+  const text = answer[at + 6]
+  const options = text ? (JSON.parse(text) as typeof NO_OPTIONS) : NO_OPTIONS
+  return {
+    ok: true,
+    id: answer[at] as string,
+    cursor: answer[at + 1] as string,
+    fence,
+    attempt: Number.parseInt(fence, 10),
+    failures: Number(answer[at + 3]),
+    maxAttempts: options.maxAttempts ?? DEFAULTS.maxAttempts,
+    createdAt: Number(answer[at + 4]),
+    backoff: options.backoff ?? '',
+    timeoutMs: options.timeoutMs ?? 0,
+    checkpoint: answer[at + 5] as string,
+    trace: options.trace ?? '',
+    tags: options.tags ?? '',
+    payload: answer[at + 7] as string,
+  }
+}
 
 const rejection = ([, reason, state, retryInMs]: string[]): Rejection => ({
   ok: false,

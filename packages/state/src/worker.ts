@@ -122,7 +122,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     this.options = { ...rest, heartbeatMs }
     this.claimant = {
       worker: this.id,
-      nonce: randomBytes(9).toString('base64url'),
+      nonce: randomBytes(6).toString('base64url'),
       leaseMs: rest.leaseMs,
       rate: rest.rate,
       ratePerKey: rest.ratePerKey,

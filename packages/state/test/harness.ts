@@ -14,7 +14,6 @@ import {
   type State,
 } from '@jobs/state'
 import { startTestRedis, type TestRedis } from '@jobs/testkit'
-import { nowOf } from '../src/record.ts'
 
 export const anyJob = defineJob({ name: 'any' })
 
@@ -48,12 +47,12 @@ export const startHarness = async (namespace = `t${randomBytes(4).toString('hex'
   const enqueue: Harness['enqueue'] = async (options) => (await jobs.enqueue(anyJob, { n: 1 }, options)).id
 
   const place: Harness['place'] = async (id) =>
-    nowOf(String(await link.call('HGET', transitions.keysFor(id).job(id), 'now')))?.place ?? '1-1'
+    String((await link.call('HGET', transitions.keysFor(id).job(id), 'place')) ?? '1-1')
 
   const lapse: Harness['lapse'] = async (id) => {
     const keys = transitions.keysFor(id)
-    const [startedAt, , worker] = String(await link.call('HGET', keys.job(id), 'run')).split(' ')
-    if (worker) await link.call('HSET', keys.job(id), 'run', `${startedAt} 1 ${worker}`)
+    const [startedAt, leaseMs] = String(await link.call('HGET', keys.job(id), 'run')).split(' ')
+    if (leaseMs) await link.call('HSET', keys.job(id), 'run', `${startedAt} 1`)
     await link.call('DEL', keys.heartbeat(id))
   }
 
