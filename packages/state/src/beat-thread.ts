@@ -22,6 +22,7 @@ export type Order =
 
 /** What the thread tells the loop. */
 export type Told =
+  | { kind: 'ready' }
   | { kind: 'heard'; board: number; slot: number; turn: number; verdict: Verdict }
   | { kind: 'trouble'; board: number; code: StateErrorCode; message: string }
 
@@ -93,4 +94,5 @@ if (parentPort) {
     else if (order.kind === 'page') boards.get(order.board)?.beaten.pages.push(new Page(order.memory))
     else void close(order.board)
   })
+  tell({ kind: 'ready' })
 }

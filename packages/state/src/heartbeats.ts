@@ -26,6 +26,7 @@ class Beats {
   private thread: Thread | undefined
   private signs: NodeJS.Timeout | undefined
   private count = 0
+  private readonly up = Promise.withResolvers<void>()
   /** Why there is no thread (any more). */
   broken: unknown
 
@@ -33,7 +34,7 @@ class Beats {
     try {
       this.thread = this.boot()
     } catch (error) {
-      this.broken = error
+      this.break(error)
     }
   }
 
@@ -44,11 +45,20 @@ class Beats {
       // Without the process' preloads; only a Node that does not strip types needs its loader.
       ...(SOURCE && !process.features.typescript ? {} : { execArgv: [] }),
     })
-    thread.unref()
-    thread.on('message', (told: Told) => this.boards.get(told.board)?.told(told))
+    thread.on('message', (told: Told) => {
+      if (told.kind === 'ready') {
+        thread.unref()
+        this.up.resolve()
+      } else this.boards.get(told.board)?.told(told)
+    })
     thread.on('error', (error) => this.break(error))
     thread.on('exit', (code) => this.break(new Error(`it ended with code ${code}`)))
     return thread
+  }
+
+  /** Resolves when the thread runs, or can't. */
+  get ready(): Promise<void> {
+    return this.up.promise
   }
 
   /** @returns the board's number */
@@ -80,6 +90,7 @@ class Beats {
   private break(error: unknown): void {
     if (this.broken) return
     this.broken = error
+    this.up.resolve()
     for (const heartbeats of this.boards.values()) heartbeats.beatHere(error)
   }
 }
@@ -103,11 +114,13 @@ export class Heartbeats {
     this.trouble = trouble
   }
 
-  start(): void {
+  /** Resolves when jobs can be held: a loop that is blocked by its first job needs the thread at once. */
+  async start(): Promise<void> {
     // A fault point is a function of this loop: it sees the beats too.
     if (this.jobs.options.fault) this.beatHere()
     else {
       beats ??= new Beats()
+      await beats.ready
       if (beats.broken) this.beatHere(beats.broken)
       else {
         this.beats = beats
@@ -127,6 +140,7 @@ export class Heartbeats {
 
   stop(): void {
     if (this.local) here.remove(this.local)
+    this.local = undefined
     if (!this.beats) return
     this.beats.leave(this.number)
     if (this.board.pages.length > 0) this.beats.tell({ kind: 'close', board: this.number })
@@ -134,7 +148,7 @@ export class Heartbeats {
   }
 
   /** The thread's word. */
-  told(told: Told): void {
+  told(told: Exclude<Told, { kind: 'ready' }>): void {
     if (told.kind === 'heard') this.heard(told.slot, told.turn, told.verdict)
     else this.trouble(new StateError(told.code, told.message))
   }

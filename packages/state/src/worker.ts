@@ -171,10 +171,12 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
 
   private async open(): Promise<void> {
     if (!this.stopRequested) await this.reader.open()
-    if (this.stopRequested)
+    if (!this.stopRequested) await this.beats.start()
+    if (this.stopRequested) {
+      this.beats.stop()
       throw new StateError('CLOSED', 'This worker has been stopped; make another to go on.')
+    }
     this.presence.start()
-    this.beats.start()
     this.loop = this.consume()
   }
 
@@ -193,6 +195,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     this.wake()
     if (this.loop) await this.windUp(this.loop, performance.now() + graceMs)
     await this.reader.close()
+    this.beats.stop()
   }
 
   private async windUp(loop: Promise<void>, graceEndsAt: number): Promise<void> {
@@ -211,7 +214,6 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
       return this.handBack(attempt.grant)
     })
     await within(REDIS_GRACE_MS, Promise.all([...handedBack, this.presence.stop()]))
-    this.beats.stop()
   }
 
   private async handBack(grant: Grant): Promise<void> {
