@@ -40,7 +40,7 @@ it.concurrent.each([
     const ids: string[] = []
     for (let i = 0; i < JOBS; i++) {
       const ms = i >= CONCURRENCY ? 200 : i % 2 ? 10_000 + i * 2_000 : OUTAGE_MS + 5_000
-      ids.push((await h.jobs.enqueue(job, { ms })).id)
+      ids.push((await h.jobs.enqueue(job, { ms, block: false })).id)
     }
     await Promise.all(ids.slice(0, CONCURRENCY).map((id) => worker.line((line) => line === `ran ${id}`)))
     const before = await heapOf(worker)
@@ -63,7 +63,7 @@ it.concurrent.each([
     expect(worker.stdout.filter((line) => /^(unhandled|uncaught|lost)/.test(line))).toEqual([])
     expect(after - before).toBeLessThan(20_000_000)
     // And it is well: it takes the next job, and ends in good order.
-    const { id } = await h.jobs.enqueue(job, { ms: 0 })
+    const { id } = await h.jobs.enqueue(job, { ms: 0, block: false })
     expect(await h.jobs.wait(id)).toMatchObject({ state: 'COMPLETED' })
     await worker.kill('SIGTERM')
     expect(await worker.exited).toEqual({ code: 0, signal: null })
