@@ -1,7 +1,7 @@
 // Redis away for a minute, twice at the same time: killed and started again, and frozen. Jobs that ran, ended and waited
 // meanwhile each have one result, and nobody had to help.
 import { afterAll, expect, it } from 'vitest'
-import { type Harness, moves, startHarness } from './harness.ts'
+import { type Harness, startHarness } from './harness.ts'
 import { sturdyJob } from './sturdy-worker.ts'
 
 const OUTAGE_MS = 60_000
@@ -43,10 +43,11 @@ it.concurrent.each([
       ids.push((await h.jobs.enqueue(job, { ms, block: false })).id)
     }
     await Promise.all(ids.slice(0, CONCURRENCY).map((id) => worker.line((line) => line === `ran ${id}`)))
-    const before = await heapOf(worker)
     await h.redis.kill(signal)
     // The outage itself is the subject.
-    await new Promise((resolve) => setTimeout(resolve, OUTAGE_MS))
+    await new Promise((resolve) => setTimeout(resolve, OUTAGE_MS / 3))
+    const before = await heapOf(worker)
+    await new Promise((resolve) => setTimeout(resolve, (OUTAGE_MS * 2) / 3))
     const after = await heapOf(worker)
     if (signal === 'SIGKILL') await h.redis.restart()
     else await h.redis.thaw()
@@ -56,12 +57,12 @@ it.concurrent.each([
       ids.map(() => ({ state: 'COMPLETED', attempt: 1, crashes: 0 })),
     )
     for (const id of ids) {
-      const events = await h.history(id)
-      expect(moves(events, 'complete')).toHaveLength(1)
+      expect(await h.jobs.attempts(id)).toMatchObject([{ outcome: 'completed' }])
       expect(worker.stdout.filter((line) => line === `ran ${id}`)).toHaveLength(1)
     }
     expect(worker.stdout.filter((line) => /^(unhandled|uncaught|lost)/.test(line))).toEqual([])
-    expect(after - before).toBeLessThan(20_000_000)
+    // What may wait for Redis is full by the first look; hundreds of thousands of reports later it is no more.
+    expect(after - before).toBeLessThan(10_000_000)
     // And it is well: it takes the next job, and ends in good order.
     const { id } = await h.jobs.enqueue(job, { ms: 0, block: false })
     expect(await h.jobs.wait(id)).toMatchObject({ state: 'COMPLETED' })
