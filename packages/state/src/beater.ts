@@ -64,7 +64,7 @@ export class Beater {
   private async beat(board: Beaten): Promise<void> {
     const { leaseMs, heartbeatMs } = board.pace
     // A job needs no beat before a quarter of its lease has passed; a cancel is heard within two intervals all the same.
-    const minAgeMs = Math.min(leaseMs / 5, heartbeatMs)
+    const minAgeMs = Math.min(leaseMs / 5, heartbeatMs / 2)
     const answers: Promise<void>[] = []
     let first = 0
     for (const page of board.pages) {

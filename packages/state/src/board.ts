@@ -80,11 +80,16 @@ export class Board<T> {
     return slot
   }
 
-  release(slot: number): void {
-    if (this.holders[slot] === undefined) return
-    this.holders[slot] = undefined
+  /** No more beats; the slot stays taken until it is released. */
+  silence(slot: number): void {
     const { page, slot: own } = this.where[slot] as { page: Page; slot: number }
     page.clear(own)
+  }
+
+  release(slot: number): void {
+    if (this.holders[slot] === undefined) return
+    this.silence(slot)
+    this.holders[slot] = undefined
     this.free.push(slot)
   }
 

@@ -178,7 +178,7 @@ export class Heartbeats {
   private heard(slot: number, turn: number, verdict: Verdict): void {
     const kept = this.board.holder(slot, turn)
     if (!kept) return
-    if (verdict === 'lost') this.board.release(slot)
+    if (verdict === 'lost') this.board.silence(slot)
     kept.heard({ ok: verdict !== 'lost', cancelRequested: verdict === 'cancel' })
   }
 

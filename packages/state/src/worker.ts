@@ -292,8 +292,9 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   }
 
   private async claimEach(entries: [id: string, entry: string][]): Promise<void> {
-    const held = new Set([...this.held.values()].map(({ attempt }) => attempt.id))
-    const refusals = await Promise.all(entries.map((entry) => (held.has(entry[0]) ? 0 : this.claim(entry))))
+    // Those that run here are among our own too: they are granted again, and it is no news. A retried one is not yet seen
+    // off when it comes back.
+    const refusals = await Promise.all(entries.map((entry) => this.claim(entry)))
     const waitMs = Math.max(0, ...refusals)
     if (waitMs > 0) await this.woken(waitMs)
   }
@@ -335,11 +336,13 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
       },
     })
     this.busy++
-    this.tell('active', about(grant))
     const held: Held<P, G, R> = { attempt, done: DONE, beat: this.beats.hold(attempt), returned: false }
     this.held.set(key, held)
     // What came in one reply is held before the first handler runs: it may block the loop.
-    held.done = DONE.then(() => attempt.run(this.handler)).then((end) => this.ended(key, attempt, end))
+    held.done = DONE.then(() => {
+      this.tell('active', about(grant))
+      return attempt.run(this.handler)
+    }).then((end) => this.ended(key, attempt, end))
   }
 
   private ended(key: string, attempt: RunningAttempt<P, G, R>, end: AttemptEnd): void {
