@@ -19,7 +19,16 @@ export const startHarness = async ({ appendonly = false }: { appendonly?: boolea
     redis,
     jobs,
     env,
-    reaper: async () => keep(await startApp('apps/reaper/src/main.ts', env)),
+    reaper: async (more: Record<string, string> = {}) =>
+      keep(await startApp('apps/reaper/src/main.ts', { ...env, ...more })),
+    /** Any worker process that says when it is ready. */
+    process: async (main: string, more: Record<string, string> = {}, flags: string[] = []) => {
+      const started = keep(
+        startProcess(process.execPath, [...flags, ...fromSource(main)], { env: { ...env, ...more } }),
+      )
+      await started.line((line) => line === 'ready')
+      return started
+    },
     worker: async (more: Record<string, string> = {}) => {
       const worker = keep(
         startProcess(process.execPath, fromSource('apps/reaper/test/slow-worker.ts'), {

@@ -2,8 +2,8 @@
 // what Redis refuses is not ours to decide any more.
 import { type Backoff, backoffMs } from './backoff.ts'
 import { encode, type JobDefinition } from './define.ts'
-import { isStateError, StateError } from './errors.ts'
-import { jobErrorOf } from './failure.ts'
+import { StateError } from './errors.ts'
+import { isFinal, jobErrorOf } from './failure.ts'
 import { Reporter } from './reporter.ts'
 import type { JobError } from './schema/job.ts'
 import { LIMITS } from './schema/limits.ts'
@@ -68,6 +68,7 @@ export class RunningAttempt<P, G, R> implements JobContext<P, G> {
   private aborted: StateError | undefined
   private stopHandling: ((error: StateError) => void) | undefined
   private givenUp = false
+  private returned = false
   /** The payload does not fit this worker's schema. */
   private readonly unfit: StateError | undefined
 
@@ -82,14 +83,9 @@ export class RunningAttempt<P, G, R> implements JobContext<P, G> {
     this.definition = definition
     this.transitions = transitions
     this.options = options
-    const payload: unknown = JSON.parse(grant.payload)
-    const parsed = definition.payload?.safeParse(payload)
-    this.payload = (parsed?.success ? parsed.data : payload) as P
-    if (parsed && !parsed.success)
-      this.unfit = new StateError(
-        'INVALID_PAYLOAD',
-        `The payload does not fit this worker's schema: ${parsed.error.issues[0]?.message ?? 'unknown'}`,
-      )
+    const { payload, unfit } = payloadOf(definition, grant.payload)
+    this.payload = payload
+    this.unfit = unfit
     this.reporter = new Reporter(
       {
         progress: (op, text) => transitions.progress(grant, op, text),
@@ -134,12 +130,26 @@ export class RunningAttempt<P, G, R> implements JobContext<P, G> {
   }
 
   // Handlers take these out of the context, so they are bound.
+  // What a handler still reports after it has returned is moot, and must not throw where nobody catches.
   readonly progress = (value: G): Promise<void> =>
-    this.reporter.progress(encode(this.definition.progress, value, 'INVALID_PROGRESS', LIMITS.progressBytes))
+    this.returned
+      ? Promise.resolve()
+      : this.reporter.progress(
+          encode(this.definition.progress, value, 'INVALID_PROGRESS', LIMITS.progressBytes),
+        )
 
-  readonly log = (line: string): void => this.reporter.log(String(line).slice(0, MAX_LINE))
+  readonly log = (line: string): void => {
+    if (!this.returned) this.reporter.log(String(line).slice(0, MAX_LINE))
+  }
 
-  readonly saveCheckpoint = async (data: unknown): Promise<void> => {
+  readonly saveCheckpoint = (data: unknown): Promise<void> => {
+    const saved = this.keep(data)
+    // A handler that does not wait for it must not lose its process to a rejection.
+    saved.catch(this.options.trouble)
+    return saved
+  }
+
+  private async keep(data: unknown): Promise<void> {
     const text = encode(undefined, data, 'INVALID_CHECKPOINT', LIMITS.checkpointBytes)
     const outcome = await this.transitions.checkpoint(this.grant, text)
     if (outcome.ok) return
@@ -176,6 +186,7 @@ export class RunningAttempt<P, G, R> implements JobContext<P, G> {
     } catch (error) {
       thrown = error
     }
+    this.returned = true
     this.options.handled()
     const { grant, transitions } = this
     const end =
@@ -219,10 +230,7 @@ export class RunningAttempt<P, G, R> implements JobContext<P, G> {
     const error = jobErrorOf(thrown)
     const text = JSON.stringify(error)
     // A payload that does not fit will not fit the next time.
-    const final =
-      isStateError(thrown, 'INVALID_PAYLOAD') ||
-      (thrown as { retryable?: unknown } | null)?.retryable === false
-    if (final || grant.failures + 1 >= grant.maxAttempts)
+    if (this.unfit || isFinal(thrown) || grant.failures + 1 >= grant.maxAttempts)
       return this.finish('failed', (progress) => transitions.fail(grant, text, progress), error)
     const backoff = grant.backoff ? (JSON.parse(grant.backoff) as Backoff) : undefined
     const delayMs = backoffMs(backoff, grant.failures + 1)
@@ -248,6 +256,25 @@ export class RunningAttempt<P, G, R> implements JobContext<P, G> {
         await new Promise((resolve) => setTimeout(resolve, OUTCOME_RETRY_MS))
       }
     }
+  }
+}
+
+/** A schema may do anything, even throw: the other jobs of the worker must not notice. */
+const payloadOf = <P>(
+  { payload: schema }: JobDefinition<P>,
+  text: string,
+): { payload: P; unfit: StateError | undefined } => {
+  let payload: unknown
+  const unfit = (why: string, cause?: unknown) =>
+    new StateError('INVALID_PAYLOAD', `The payload does not fit this worker's schema: ${why}`, { cause })
+  try {
+    payload = JSON.parse(text)
+    const parsed = schema?.safeParse(payload)
+    if (!parsed?.success && parsed)
+      return { payload: payload as P, unfit: unfit(parsed.error.issues[0]?.message ?? 'unknown') }
+    return { payload: (parsed ? parsed.data : payload) as P, unfit: undefined }
+  } catch (thrown) {
+    return { payload: payload as P, unfit: unfit(jobErrorOf(thrown).message, thrown) }
   }
 }
 

@@ -37,6 +37,8 @@ export type StateErrorCode =
   | 'CANCEL_REQUESTED'
   | 'TIMED_OUT'
   | 'SHUTTING_DOWN'
+  /** Heartbeats come from the event loop: a handler that blocks it for longer than its lease loses its job. */
+  | 'NO_BEAT_THREAD'
   | 'CLOSED'
 
 export class StateError extends Error {

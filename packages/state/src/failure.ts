@@ -14,14 +14,28 @@ const cut = (text: string, characters: number) =>
   text.length > characters ? `${text.slice(0, characters)}…` : text
 
 const told = (thrown: unknown, characters: number, causes: number): JobError => {
-  if (!(thrown instanceof Error)) return { name: 'Error', message: cut(String(thrown), characters) }
-  const { code, cause } = thrown as { code?: unknown; cause?: unknown }
-  return {
-    name: cut(thrown.name, 100),
-    message: cut(thrown.message, characters),
-    ...(typeof code === 'string' ? { code: cut(code, 100) } : {}),
-    ...(thrown.stack ? { stack: cut(thrown.stack, characters) } : {}),
-    ...(cause !== undefined && causes > 0 ? { cause: told(cause, characters, causes - 1) } : {}),
+  // Anything can be thrown, even what throws when it is looked at.
+  try {
+    if (!(thrown instanceof Error)) return { name: 'Error', message: cut(String(thrown), characters) }
+    const { name, message, code, stack, cause } = thrown as Partial<Record<keyof JobError, unknown>>
+    return {
+      name: cut(String(name), 100),
+      message: cut(String(message), characters),
+      ...(typeof code === 'string' ? { code: cut(code, 100) } : {}),
+      ...(typeof stack === 'string' && stack ? { stack: cut(stack, characters) } : {}),
+      ...(cause !== undefined && causes > 0 ? { cause: told(cause, characters, causes - 1) } : {}),
+    }
+  } catch {
+    return { name: 'Error', message: 'What was thrown throws again when it is read.' }
+  }
+}
+
+/** Whether the thrown value says that trying again is of no use. */
+export const isFinal = (thrown: unknown): boolean => {
+  try {
+    return (thrown as { retryable?: unknown } | null | undefined)?.retryable === false
+  } catch {
+    return false
   }
 }
 

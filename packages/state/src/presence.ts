@@ -3,6 +3,7 @@ import { hostname } from 'node:os'
 import { z } from 'zod'
 import type { Jobs } from './jobs.ts'
 import type { Keys } from './keys.ts'
+import { loopLag, unwatchLoop, watchLoop } from './loop-lag.ts'
 import type { RedisLink } from './redis.ts'
 
 /** Milliseconds between tellings, and until a worker that tells nothing more counts as gone. */
@@ -20,8 +21,9 @@ const About = z.object({
   startedAt: z.int(),
   /** Milliseconds of this process' clock and Redis' may differ: for people only. */
   toldAt: z.int(),
-  /** Milliseconds that the event loop came late at the last telling. */
-  loopLagMs: z.int(),
+  /** Milliseconds that the event loop of the process came late since the telling before: at most, and in 99 of 100 samples. */
+  loopLagMaxMs: z.int(),
+  loopLagP99Ms: z.int(),
   /** Ids of the jobs it runs, at most 100, and their number. */
   running: z.array(z.string()),
   runningCount: z.int(),
@@ -43,7 +45,6 @@ export class Presence {
   private readonly options: PresenceOptions
   private readonly startedAt = Date.now()
   private timer: NodeJS.Timeout | undefined
-  private due = 0
   private telling: Promise<void> | undefined
 
   constructor(jobs: Jobs, options: PresenceOptions) {
@@ -52,25 +53,26 @@ export class Presence {
   }
 
   start(): void {
-    this.due = performance.now()
+    watchLoop()
     this.next()
   }
 
   async stop(): Promise<void> {
     clearTimeout(this.timer)
+    unwatchLoop()
     await this.telling
     await this.jobs.transitions.absent(this.options.id).catch(this.options.trouble)
   }
 
   private next(): void {
-    this.telling = this.tell(performance.now() - this.due)
-    this.due = performance.now() + TELL_MS
+    this.telling = this.tell()
     this.timer = setTimeout(() => this.next(), TELL_MS)
   }
 
-  private async tell(lateMs: number): Promise<void> {
+  private async tell(): Promise<void> {
     const { id, name, concurrency, running, trouble } = this.options
     const ids = running()
+    const lag = loopLag(TELL_MS / 2)
     const about: About = {
       host: hostname(),
       pid: process.pid,
@@ -79,7 +81,8 @@ export class Presence {
       concurrency,
       startedAt: this.startedAt,
       toldAt: Date.now(),
-      loopLagMs: Math.max(0, Math.round(lateMs)),
+      loopLagMaxMs: lag.max,
+      loopLagP99Ms: lag.p99,
       running: ids.slice(0, RUNNING_TOLD),
       runningCount: ids.length,
     }

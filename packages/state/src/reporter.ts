@@ -37,7 +37,8 @@ export class Reporter {
   private scheduled = false
   private timer: NodeJS.Timeout | undefined
   private closed = false
-  private waiters: (() => void)[] = []
+  /** One promise for all who wait: their number has no bound while Redis is away. */
+  private settled: { promise: Promise<void>; resolve: () => void } | undefined
 
   constructor(sink: ReportSink, intervalMs: number) {
     this.sink = sink
@@ -53,7 +54,8 @@ export class Reporter {
     }
     this.waiting.push({ kind: 'progress', text, op: 0 })
     this.schedule()
-    return new Promise((resolve) => this.waiters.push(resolve))
+    this.settled ??= Promise.withResolvers<void>()
+    return this.settled.promise
   }
 
   log(line: string): void {
@@ -88,9 +90,8 @@ export class Reporter {
   }
 
   private settle(): void {
-    const { waiters } = this
-    this.waiters = []
-    for (const wake of waiters) wake()
+    this.settled?.resolve()
+    this.settled = undefined
   }
 
   private schedule(): void {

@@ -1,11 +1,12 @@
 // A worker's loop: take jobs as slots get free, run them, keep them alive, hand them back at the stop.
 import { randomBytes } from 'node:crypto'
-import { EventEmitter } from 'node:events'
+import { captureRejectionSymbol, EventEmitter } from 'node:events'
 import { hostname } from 'node:os'
 import { z } from 'zod'
 import { type AttemptEnd, type Handler, RunningAttempt } from './attempt.ts'
 import type { JobDefinition } from './define.ts'
 import { isStateError, StateError } from './errors.ts'
+import { Heartbeats } from './heartbeats.ts'
 import type { Jobs } from './jobs.ts'
 import type { Keys } from './keys.ts'
 import { Presence } from './presence.ts'
@@ -33,6 +34,11 @@ const WorkerOptions = z.strictObject({
   leaseMs: z.number().int().min(200).max(3_600_000).default(DEFAULTS.leaseMs),
   /** Milliseconds between heartbeats; at most a third of the lease, so that one may get lost. */
   heartbeatMs: z.number().int().min(50).optional(),
+  /**
+   * Milliseconds for which a blocked event loop keeps its jobs: a thread beats for it. Work that is long and synchronous
+   * is not death; a loop that hangs for ever is, and its jobs go to others this long and a lease later.
+   */
+  blockedLoopMs: z.number().int().min(1_000).max(3_600_000).default(30_000),
   /** At most one progress event a job in so many milliseconds; 0 writes every value. */
   progressIntervalMs: z.number().int().min(0).max(60_000).default(100),
   /** Starts of this job name, all workers of the namespace partition together. */
@@ -46,6 +52,8 @@ export type WorkerOptions = z.input<typeof WorkerOptions>
 const RETRY_MS = 200
 /** Milliseconds that aborted handlers get to return before their jobs are released over their heads. */
 const ABORT_GRACE_MS = 3_000
+/** Milliseconds that a stop waits for Redis: to be let go of, and to take what is handed back. */
+const REDIS_GRACE_MS = 2_000
 
 interface About {
   id: string
@@ -67,6 +75,10 @@ export interface WorkerEvents {
 interface Held<P, G, R> {
   attempt: RunningAttempt<P, G, R>
   done: Promise<void>
+  /** Where it is kept alive. */
+  beat: number
+  /** The handler has returned: what is left is to write the outcome. */
+  returned: boolean
 }
 
 export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
@@ -78,6 +90,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   private readonly claimant: Claimant
   private readonly reader: QueueReader
   private readonly presence: Presence
+  private readonly beats: Heartbeats
   /** Until their end is written. By id and fence: a job that failed here may start again before its old attempt has been seen off. */
   private readonly held = new Map<string, Held<P, G, R>>()
   /** Slots in use: handlers that have not returned. */
@@ -86,11 +99,12 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   private putOff: [id: string, entry: string][] = []
   /** Where the last job was found. */
   private partition = 0
+  private starting: Promise<void> | undefined
   private loop: Promise<void> | undefined
-  private beats: NodeJS.Timeout | undefined
   private stopping: Promise<void> | undefined
   private stopRequested = false
-  private beating = false
+  /** What is claimed now is handed back at once. */
+  private over = false
   private wake: () => void = () => undefined
 
   /** @throws StateError INVALID_OPTIONS */
@@ -100,7 +114,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     handler: Handler<P, G, R>,
     options: WorkerOptions = {},
   ) {
-    super()
+    super({ captureRejections: true })
     const parsed = WorkerOptions.safeParse(options)
     if (!parsed.success)
       throw new StateError(
@@ -132,6 +146,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     this.handler = handler
     const trouble = (error: unknown) => this.trouble(error)
     this.reader = new QueueReader(jobs, definition.name, this.id, trouble)
+    this.beats = new Heartbeats(jobs, this.options, trouble)
     this.presence = new Presence(jobs, {
       id: this.id,
       name: definition.name,
@@ -141,18 +156,34 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     })
   }
 
-  /** Resolves when the worker takes jobs. Throws when Redis can't be reached within its deadline. */
-  async start(): Promise<void> {
-    if (this.loop) return
-    await this.reader.open()
+  /**
+   * Resolves when the worker takes jobs. Starting twice is fine, and so is starting again after it failed.
+   *
+   * @throws StateError REDIS_… when Redis can't be reached within its deadline; CLOSED when the worker was stopped
+   */
+  start(): Promise<void> {
+    this.starting ??= this.open().catch((error) => {
+      this.starting = undefined
+      throw error
+    })
+    return this.starting
+  }
+
+  private async open(): Promise<void> {
+    if (!this.stopRequested) await this.reader.open()
+    if (!this.stopRequested) await this.beats.start()
+    if (this.stopRequested) {
+      this.beats.stop()
+      throw new StateError('CLOSED', 'This worker has been stopped; make another to go on.')
+    }
     this.presence.start()
-    this.beats = setInterval(() => void this.beat(), this.options.heartbeatMs)
     this.loop = this.consume()
   }
 
   /**
    * Takes no more jobs. Running handlers get `graceMs` (default 10 s) to end; then their signal fires and their jobs are
-   * handed back, which costs no attempt. Stopping twice is fine.
+   * handed back, which costs no attempt. Resolves at most 7 s after that, whatever Redis and the handlers do. Stopping
+   * twice is fine.
    */
   stop({ graceMs = 10_000 }: { graceMs?: number } = {}): Promise<void> {
     this.stopping ??= this.wind(graceMs)
@@ -162,32 +193,41 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   private async wind(graceMs: number): Promise<void> {
     this.stopRequested = true
     this.wake()
-    if (this.loop) await this.reader.leave(this.loop)
-    await this.allDone(graceMs)
+    if (this.loop) await this.windUp(this.loop, performance.now() + graceMs)
+    await this.reader.close()
+    this.beats.stop()
+  }
+
+  private async windUp(loop: Promise<void>, graceEndsAt: number): Promise<void> {
+    // While Redis is away the read can't be ended; what it may have brought is delivered to another worker.
+    if (!(await within(REDIS_GRACE_MS, this.reader.leave(loop)))) await this.reader.close()
+    await this.allDone(Math.max(0, graceEndsAt - performance.now()))
     for (const { attempt } of this.held.values()) attempt.abort('SHUTTING_DOWN')
     await this.allDone(ABORT_GRACE_MS)
-    for (const { attempt } of this.held.values()) attempt.giveUp()
-    // A handler that ignores its signal is left behind: its job goes to others, and its fence is void.
-    await Promise.all(
-      [...this.held.values()].map(({ attempt }) =>
-        this.jobs.transitions.release(attempt.grant).then(
-          () => this.tell('released', about(attempt.grant)),
-          (error) => this.trouble(error),
-        ),
-      ),
-    )
-    clearInterval(this.beats)
-    await this.presence.stop()
-    await this.reader.close()
+    this.over = true
+    const handedBack = [...this.held].map(([key, { attempt, returned }]) => {
+      attempt.giveUp()
+      // A result that waits for Redis is not given away; its last try is under way.
+      if (returned) return undefined
+      // A handler that ignores its signal is left behind: its job goes to others, and its fence is void.
+      this.let(key)
+      return this.handBack(attempt.grant)
+    })
+    await within(REDIS_GRACE_MS, Promise.all([...handedBack, this.presence.stop()]))
+  }
+
+  private async handBack(grant: Grant): Promise<void> {
+    try {
+      const outcome = await this.jobs.transitions.release(grant)
+      const end = !outcome.ok ? 'lost' : outcome.state === 'CANCELLED' ? 'cancelled' : 'released'
+      this.tell(end, about(grant))
+    } catch (error) {
+      this.trouble(error)
+    }
   }
 
   private async allDone(withinMs: number): Promise<void> {
-    let timer: NodeJS.Timeout | undefined
-    const timeout = new Promise((resolve) => {
-      timer = setTimeout(resolve, withinMs)
-    })
-    await Promise.race([Promise.all([...this.held.values()].map(({ done }) => done)), timeout])
-    clearTimeout(timer)
+    await within(withinMs, Promise.all([...this.held.values()].map(({ done }) => done)))
   }
 
   private async consume(): Promise<void> {
@@ -252,8 +292,9 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   }
 
   private async claimEach(entries: [id: string, entry: string][]): Promise<void> {
-    const held = new Set([...this.held.values()].map(({ attempt }) => attempt.id))
-    const refusals = await Promise.all(entries.map((entry) => (held.has(entry[0]) ? 0 : this.claim(entry))))
+    // Those that run here are among our own too: they are granted again, and it is no news. A retried one is not yet seen
+    // off when it comes back.
+    const refusals = await Promise.all(entries.map((entry) => this.claim(entry)))
     const waitMs = Math.max(0, ...refusals)
     if (waitMs > 0) await this.woken(waitMs)
   }
@@ -281,37 +322,41 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     const key = grant.id + grant.fence
     // A reply that was lost and its repeat may both have come.
     if (this.held.has(key)) return
+    if (this.over) {
+      void this.handBack(grant)
+      return
+    }
     const attempt = new RunningAttempt(grant, this.definition, this.jobs.transitions, {
       progressIntervalMs: this.options.progressIntervalMs,
       trouble: (error) => this.trouble(error),
       handled: () => {
+        held.returned = true
         this.busy--
         this.wake()
       },
     })
     this.busy++
-    this.tell('active', about(grant))
-    const done = attempt.run(this.handler).then((end) => this.ended(key, attempt, end))
-    this.held.set(key, { attempt, done })
+    const held: Held<P, G, R> = { attempt, done: DONE, beat: this.beats.hold(attempt), returned: false }
+    this.held.set(key, held)
+    // What came in one reply is held before the first handler runs: it may block the loop.
+    held.done = DONE.then(() => {
+      this.tell('active', about(grant))
+      return attempt.run(this.handler)
+    }).then((end) => this.ended(key, attempt, end))
   }
 
   private ended(key: string, attempt: RunningAttempt<P, G, R>, end: AttemptEnd): void {
-    this.held.delete(key)
+    // Left behind by the stop, which has told its end.
+    if (!this.let(key)) return
     const told = about(attempt.grant)
     if (end.end === 'failed' || end.end === 'retrying') this.tell(end.end, { ...told, error: end.error })
     else if (end.end !== 'given_up') this.tell(end.end, told)
   }
 
-  private async beat(): Promise<void> {
-    // While Redis is slow, beats do not pile up.
-    if (this.beating) return
-    this.beating = true
-    const beats = [...this.held.values()].map(async ({ attempt }) =>
-      attempt.heard(await this.jobs.transitions.heartbeat(attempt.grant)),
-    )
-    for (const result of await Promise.allSettled(beats))
-      if (result.status === 'rejected') this.trouble(result.reason)
-    this.beating = false
+  private let(key: string): boolean {
+    const held = this.held.get(key)
+    if (held) this.beats.release(held.beat)
+    return this.held.delete(key)
   }
 
   /** Until a slot gets free, the worker stops, or `withinMs` have passed. */
@@ -338,6 +383,12 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     }
   }
 
+  /** A listener that is async and rejects must not end the process. */
+  override [captureRejectionSymbol](error: Error, event: unknown, ..._told: unknown[]): void {
+    if (event === 'error') console.error(BAD_LISTENER, error)
+    else this.trouble(error)
+  }
+
   private trouble(error: unknown): void {
     const told = isStateError(error)
       ? error
@@ -347,9 +398,23 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     try {
       this.emit('error', told)
     } catch (thrown) {
-      console.error('A listener of the worker event "error" threw:', thrown)
+      console.error(BAD_LISTENER, thrown)
     }
   }
+}
+
+const BAD_LISTENER = 'A listener of the worker event "error" threw:'
+const DONE = Promise.resolve()
+
+/** Whether it ended in time. What it rejects with later is nobody's. */
+const within = async (ms: number, ending: Promise<unknown>): Promise<boolean> => {
+  let timer: NodeJS.Timeout | undefined
+  const timeout = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), ms)
+  })
+  const inTime = await Promise.race([ending.then(() => true), timeout])
+  clearTimeout(timer)
+  return inTime
 }
 
 const about = ({ id, attempt }: { id: string; attempt: number }): About => ({ id, attempt })

@@ -54,6 +54,18 @@ it('retries a handler that throws, to its budget, and keeps the error', async ()
   })
 })
 
+it('takes a job again that is retried at once, though its new entry comes before the answer to the retry', async () => {
+  // With a second slot the worker reads on while the attempt runs, and no reaper is there to help.
+  const { enqueue } = await start(
+    () => {
+      throw new Error('boom')
+    },
+    { concurrency: 2 },
+  )
+  const id = await enqueue({ maxAttempts: 100 })
+  expect(await h.jobs.wait(id, { signal: AbortSignal.timeout(20_000) })).toMatchObject({ attempt: 100 })
+})
+
 it('fails an attempt whose result does not fit its schema', async () => {
   const { enqueue } = await start(() => 'text', {}, z.number())
   expect(await h.jobs.wait(await enqueue({ maxAttempts: 1 }))).toMatchObject({

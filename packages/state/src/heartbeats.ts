@@ -1,0 +1,199 @@
+// Keeps the attempts of a worker alive. The beats come from one thread per process, which goes on while this loop is
+// blocked (for `blockedLoopMs`); where there can't be a thread they come from this loop.
+import { Worker as Thread } from 'node:worker_threads'
+import type { Order, ThreadData, Told } from './beat-thread.ts'
+import { type Beaten, Beater, type Pace, type Verdict } from './beater.ts'
+import { Board, type Page, sharedNow } from './board.ts'
+import { StateError } from './errors.ts'
+import type { Jobs } from './jobs.ts'
+import type { Attempt } from './transitions.ts'
+
+/** Milliseconds between the signs of life of this loop. */
+const SIGN_MS = 100
+
+/** An attempt to keep alive, and to tell what the beats say. */
+export interface Kept {
+  readonly grant: Attempt
+  heard(answer: { ok: boolean; cancelRequested?: boolean }): void
+}
+
+const SOURCE = import.meta.url.endsWith('.ts')
+
+/** The thread of this process and this loop's signs of life. It starts with the first worker, and never keeps the process. */
+class Beats {
+  readonly alive = new BigInt64Array(new SharedArrayBuffer(8))
+  private readonly boards = new Map<number, Heartbeats>()
+  private thread: Thread | undefined
+  private signs: NodeJS.Timeout | undefined
+  private count = 0
+  private readonly up = Promise.withResolvers<void>()
+  /** Why there is no thread (any more). */
+  broken: unknown
+
+  constructor() {
+    try {
+      this.thread = this.boot()
+    } catch (error) {
+      this.break(error)
+    }
+  }
+
+  private boot(): Thread {
+    const thread = new Thread(new URL(SOURCE ? './beat-thread.ts' : './beat-thread.js', import.meta.url), {
+      name: 'jobs-heartbeats',
+      workerData: { alive: this.alive.buffer as SharedArrayBuffer } satisfies ThreadData,
+      // Without the process' preloads; only a Node that does not strip types needs its loader.
+      ...(SOURCE && !process.features.typescript ? {} : { execArgv: [] }),
+    })
+    thread.on('message', (told: Told) => {
+      if (told.kind === 'ready') {
+        thread.unref()
+        this.up.resolve()
+      } else this.boards.get(told.board)?.told(told)
+    })
+    thread.on('error', (error) => this.break(error))
+    thread.on('exit', (code) => this.break(new Error(`it ended with code ${code}`)))
+    return thread
+  }
+
+  /** Resolves when the thread runs, or can't. */
+  get ready(): Promise<void> {
+    return this.up.promise
+  }
+
+  /** @returns the board's number */
+  join(heartbeats: Heartbeats): number {
+    this.boards.set(++this.count, heartbeats)
+    if (!this.signs) {
+      this.sign()
+      this.signs = setInterval(() => this.sign(), SIGN_MS)
+      this.signs.unref()
+    }
+    return this.count
+  }
+
+  leave(board: number): void {
+    this.boards.delete(board)
+    if (this.boards.size > 0) return
+    clearInterval(this.signs)
+    this.signs = undefined
+  }
+
+  tell(order: Order): void {
+    this.thread?.postMessage(order)
+  }
+
+  private sign(): void {
+    Atomics.store(this.alive, 0, BigInt(Math.round(sharedNow())))
+  }
+
+  private break(error: unknown): void {
+    if (this.broken) return
+    this.broken = error
+    this.up.resolve()
+    for (const heartbeats of this.boards.values()) heartbeats.beatHere(error)
+  }
+}
+
+let beats: Beats | undefined
+/** For boards that have no thread. This loop does not judge itself. */
+const here = new Beater(sharedNow)
+
+export class Heartbeats {
+  private readonly jobs: Jobs
+  private readonly pace: Pace
+  private readonly trouble: (error: unknown) => void
+  private readonly board = new Board<Kept>((page) => this.grown(page))
+  private beats: Beats | undefined
+  private number = 0
+  private local: Beaten | undefined
+
+  constructor(jobs: Jobs, pace: Pace, trouble: (error: unknown) => void) {
+    this.jobs = jobs
+    this.pace = pace
+    this.trouble = trouble
+  }
+
+  /** Resolves when jobs can be held: a loop that is blocked by its first job needs the thread at once. */
+  async start(): Promise<void> {
+    // A fault point is a function of this loop: it sees the beats too.
+    if (this.jobs.options.fault) this.beatHere()
+    else {
+      beats ??= new Beats()
+      await beats.ready
+      if (beats.broken) this.beatHere(beats.broken)
+      else {
+        this.beats = beats
+        this.number = beats.join(this)
+      }
+    }
+  }
+
+  /** From now on; before the attempt's handler runs. Answers where it is kept, for `release`. */
+  hold(kept: Kept): number {
+    return this.board.hold(kept.grant, kept)
+  }
+
+  release(slot: number): void {
+    this.board.release(slot)
+  }
+
+  stop(): void {
+    if (this.local) here.remove(this.local)
+    this.local = undefined
+    if (!this.beats) return
+    this.beats.leave(this.number)
+    if (this.board.pages.length > 0) this.beats.tell({ kind: 'close', board: this.number })
+    this.beats = undefined
+  }
+
+  /** The thread's word. */
+  told(told: Exclude<Told, { kind: 'ready' }>): void {
+    if (told.kind === 'heard') this.heard(told.slot, told.turn, told.verdict)
+    else this.trouble(new StateError(told.code, told.message))
+  }
+
+  /** @param why there is no thread */
+  beatHere(why?: unknown): void {
+    this.beats = undefined
+    this.local = {
+      pace: this.pace,
+      pages: this.board.pages,
+      heartbeat: this.jobs.transitions.heartbeat,
+      heard: (slot, turn, verdict) => this.heard(slot, turn, verdict),
+      trouble: this.trouble,
+    }
+    here.add(this.local)
+    if (why === undefined) return
+    this.trouble(
+      new StateError(
+        'NO_BEAT_THREAD',
+        `The thread for heartbeats can't run (${why instanceof Error ? why.message : why}): a handler that blocks the ` +
+          'event loop for longer than its lease will lose its job.',
+        { cause: why },
+      ),
+    )
+  }
+
+  private heard(slot: number, turn: number, verdict: Verdict): void {
+    const kept = this.board.holder(slot, turn)
+    if (!kept) return
+    if (verdict === 'lost') this.board.silence(slot)
+    kept.heard({ ok: verdict !== 'lost', cancelRequested: verdict === 'cancel' })
+  }
+
+  private grown(page: Page): void {
+    if (!this.beats) return
+    const board = this.number
+    // Not before it holds anything: a thousand idle workers are nothing to the thread.
+    if (this.board.pages.length === 1)
+      this.beats.tell({ kind: 'open', board, connection: connectionOf(this.jobs), pace: this.pace })
+    this.beats.tell({ kind: 'page', board, memory: page.memory })
+  }
+}
+
+/** What of the options a thread can be told. */
+const connectionOf = ({ options, namespace, partitions }: Jobs) => {
+  const { onTrouble: _, fault: __, ...connection } = options
+  return { ...connection, namespace, partitions }
+}
