@@ -72,7 +72,7 @@ interface Held<P, G, R> {
 export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   readonly id: string
   private readonly jobs: Jobs
-  private readonly definition: JobDefinition<P, G, R>
+  private readonly definition: JobDefinition<P, G, R, unknown>
   private readonly handler: Handler<P, G, R>
   private readonly options: Omit<z.output<typeof WorkerOptions>, 'workerId'> & { heartbeatMs: number }
   private readonly claimant: Claimant
@@ -96,7 +96,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   /** @throws StateError INVALID_OPTIONS */
   constructor(
     jobs: Jobs,
-    definition: JobDefinition<P, G, R>,
+    definition: JobDefinition<P, G, R, unknown>,
     handler: Handler<P, G, R>,
     options: WorkerOptions = {},
   ) {
