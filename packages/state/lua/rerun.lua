@@ -12,5 +12,7 @@ call('HDEL', key, 'error', 'result')
 -- The fence stays: what the old attempt still sends is told from an unknown one, and refused.
 job.failures, job.crashes, job.flags = '0', '0', '-'
 job.place = push(queue_of(job), id)
+-- One that nobody ever took waits for its first attempt anew.
+if job.options.ttlMs and job.attempt == '0' then call('ZADD', DEADLINES, int(NOW + job.options.ttlMs), id) end
 store(job, {})
 return ok(job)

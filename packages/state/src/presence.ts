@@ -51,9 +51,11 @@ export class Presence {
     this.options = options
   }
 
-  start(): void {
+  /** Resolves when the worker has been told of. */
+  async start(): Promise<void> {
     this.due = performance.now()
     this.next()
+    await this.telling
   }
 
   async stop(): Promise<void> {

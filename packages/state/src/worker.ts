@@ -145,7 +145,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   async start(): Promise<void> {
     if (this.loop) return
     await this.reader.open()
-    this.presence.start()
+    await this.presence.start()
     this.beats = setInterval(() => void this.beat(), this.options.heartbeatMs)
     this.loop = this.consume()
   }

@@ -132,13 +132,17 @@ for i = 4 + count, #ARGV do
   local kind, of = match(string.sub(key, #prefix + 1), '^([^:]+):?(.*)$')
   local kept = kind == 'heartbeat' and alive[match(call('GET', key) or '', ' (.+)$') or '']
     or kind == 'worker' and alive[of]
+  if kind == 'workers' and count > 0 then
+    -- It lives as long as any of them.
+    scores(key, alive)
+    kept = true
+  end
   if not kept and age(key) then
     if kind == 'job' then job(key, of)
     elseif kind == 'scheduled' or kind == 'deadlines' or kind == 'tag' then scores(key)
     elseif kind == 'ended' and of == '' then scores(key)
     elseif kind == 'ended' then entries(key)
-    elseif kind == 'rate' then times(key)
-    elseif kind == 'workers' then scores(key, alive) end
+    elseif kind == 'rate' then times(key) end
   end
 end
 return 1`
