@@ -253,7 +253,11 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
 
   private async claimEach(entries: [id: string, entry: string][]): Promise<void> {
     const held = new Set([...this.held.values()].map(({ attempt }) => attempt.id))
-    const refusals = await Promise.all(entries.map((entry) => (held.has(entry[0]) ? 0 : this.claim(entry))))
+    const mine = entries.filter(([id]) => !held.has(id))
+    // A read gives up to its count of each stream: what there is no slot for is claimed when one gets free.
+    const free = Math.max(0, this.options.concurrency - this.busy)
+    this.putOff.push(...mine.slice(free))
+    const refusals = await Promise.all(mine.slice(0, free).map((entry) => this.claim(entry)))
     const waitMs = Math.max(0, ...refusals)
     if (waitMs > 0) await this.woken(waitMs)
   }
