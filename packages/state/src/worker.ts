@@ -97,7 +97,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   constructor(
     jobs: Jobs,
     definition: JobDefinition<P, G, R, unknown>,
-    handler: Handler<P, G, R>,
+    handler: Handler<P, G, NoInfer<R>>,
     options: WorkerOptions = {},
   ) {
     super()

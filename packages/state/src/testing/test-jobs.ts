@@ -60,7 +60,7 @@ export class TestJobs extends Jobs {
   /** Starts a worker, as real as any: it beats, and others may take its jobs. `close` stops it. */
   async work<P, G, R, I>(
     definition: JobDefinition<P, G, R, I>,
-    handler: Handler<P, G, R>,
+    handler: Handler<P, G, NoInfer<R>>,
     options?: WorkerOptions,
   ): Promise<Worker<P, G, R>> {
     const worker = new Worker(this, definition, handler, options)
@@ -78,7 +78,7 @@ export class TestJobs extends Jobs {
    */
   run<P, G, R, I>(
     definition: JobDefinition<P, G, R, I>,
-    handler: Handler<P, G, R>,
+    handler: Handler<P, G, NoInfer<R>>,
     payload: I,
     options?: EnqueueOptions,
   ): Promise<TestRun<G, R>> {
@@ -93,7 +93,7 @@ export class TestJobs extends Jobs {
 
   private async runAlone<P, G, R, I>(
     definition: JobDefinition<P, G, R, I>,
-    handler: Handler<P, G, R>,
+    handler: Handler<P, G, NoInfer<R>>,
     payload: I,
     options?: EnqueueOptions,
   ): Promise<TestRun<G, R>> {
