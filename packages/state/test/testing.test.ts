@@ -1,4 +1,5 @@
 // @jobs/state/testing, as its user meets it.
+import { readFileSync } from 'node:fs'
 import { defineJob, FinalError, StateError } from '@jobs/state'
 import { startTestJobs, type TestJobs } from '@jobs/state/testing'
 import { startTestRedis, type TestRedis } from '@jobs/testkit'
@@ -276,4 +277,11 @@ it('says which Redis it can not reach', async () => {
   const starting = startTestJobs({ url: 'redis://127.0.0.1:1', deadlineMs: 300 })
   await expect(starting).rejects.toThrow(StateError)
   await expect(starting).rejects.toThrow('127.0.0.1:1')
+})
+
+it('is shown in docs/testing.md by an example that runs', () => {
+  const text = (path: string) => readFileSync(new URL(path, import.meta.url), 'utf8')
+  const [, example = ''] = text('./testing-example.test.ts').split('// The example:\n')
+  expect(example.length).toBeGreaterThan(1_000)
+  expect(text('../../../docs/testing.md')).toContain(`\`\`\`ts\n${example}\`\`\`\n`)
 })
