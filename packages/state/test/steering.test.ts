@@ -252,7 +252,9 @@ describe('pause', () => {
     const { jobs } = stage
     const definition = kind()
     const worker = await jobs.work(definition, () => 1)
-    await until(async () => /cmd=xreadgroup/.test(String(await stage.redis.client().client('LIST'))))
+    await until(async () =>
+      /flags=b .*cmd=xreadgroup/.test(String(await stage.redis.client().client('LIST'))),
+    )
     await jobs.pause(definition.name)
     const { id } = await jobs.enqueue(definition, 1)
     const keys = jobs.transitions.keysFor(id)

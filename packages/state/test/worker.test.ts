@@ -198,7 +198,7 @@ it('gives a result once, whichever reply or request is cut off', async () => {
       )
       await worker.start()
       // Blocked in its read, so that the job comes by `claim`.
-      await until(async () => /cmd=xreadgroup/.test(String(await h.redis.client().client('LIST'))))
+      await until(async () => /flags=b .*cmd=xreadgroup/.test(String(await h.redis.client().client('LIST'))))
       const cut = proxy.cutOn((chunk) => chunk.includes(`\r\n${what}\r\n`), when)
       const { id } = await jobs.enqueue(definition, 1)
       await cut
