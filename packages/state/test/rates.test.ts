@@ -4,14 +4,21 @@ import { afterAll, beforeAll, expect, it } from 'vitest'
 import { type Stage, startStage } from './stage.ts'
 
 let stage: Stage
-let reaping: NodeJS.Timeout
+let reaping: Promise<void>
+let stopped = false
 beforeAll(async () => {
   stage = await startStage()
   // What a rate key puts off is queued again by a reaper.
-  reaping = setInterval(() => void stage.jobs.sweep(), 20)
+  reaping = (async () => {
+    while (!stopped) {
+      await stage.jobs.sweep()
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+  })()
 })
 afterAll(async () => {
-  clearInterval(reaping)
+  stopped = true
+  await reaping
   await stage.stop()
 })
 
