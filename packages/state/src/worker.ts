@@ -35,7 +35,7 @@ const WorkerOptions = z.strictObject({
   heartbeatMs: z.number().int().min(50).optional(),
   /** At most one progress event a job in so many milliseconds; 0 writes every value. */
   progressIntervalMs: z.number().int().min(0).max(60_000).default(100),
-  /** Starts of this job name, all workers of the namespace partition together. */
+  /** Starts of this job name, by all workers together; counted in each partition, so of P partitions P times as many. */
   rate: Rate.optional(),
   /** The same for each `rateKey` that jobs were enqueued with; what is beyond it is put off. */
   ratePerKey: Rate.optional(),
