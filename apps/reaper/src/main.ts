@@ -1,9 +1,8 @@
 // The reaper process: finds dead workers and gives their jobs to others. Run as many as you like.
 import { createLogger, describe, loadConfig, runService, serveOps, waitForRedis } from '@jobs/service'
-import { checkLayout, Jobs, RedisLink } from '@jobs/state'
+import { checkLayout, Jobs, RedisLink, reaperOf } from '@jobs/state'
 import { ReaperConfig } from './config.ts'
 import { startLoop } from './loop.ts'
-import { reaperOf } from './reaper.ts'
 
 /** Milliseconds between looks for due jobs; a scheduled job starts at most this late. */
 const PROMOTE_MS = 100

@@ -17,19 +17,25 @@ local function read_for_grant(id)
   return job_of(id, key, v[1], v[2], v[3], v[4], v[5], v[6]), v[7], v[8], v[4]
 end
 
--- A rate is kept as the time at which it would be used up evenly (GCRA): one key, exact, without a window's edge.
--- Answers how many more may start now, and in how many milliseconds the next may.
+-- Of a rate the times of its last starts are kept, `max` at most, oldest first: no window of perMs, wherever it begins,
+-- has more than max of them. Answers how many more may start now, and in how many milliseconds the next may.
 local function spare(key, max, perMs)
-  local each = perMs / max
-  local used = math.max(tonumber(call('GET', key) or '') or NOW, NOW)
-  local free = math.floor((NOW + perMs - used) / each + 1e-6)
-  return math.max(0, free), math.ceil(used + each - perMs - NOW)
+  local held = call('LLEN', key)
+  local low, high = 0, held
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if tonumber(call('LINDEX', key, middle)) <= NOW - perMs then low = middle + 1 else high = middle end
+  end
+  local free = max - (held - low)
+  if free > 0 then return free, 0 end
+  return 0, math.max(1, tonumber(call('LINDEX', key, held - max)) + perMs - NOW)
 end
 
 local function spend(key, max, perMs, count)
   if count == 0 then return end
-  local used = math.max(tonumber(call('GET', key) or '') or NOW, NOW) + count * perMs / max
-  call('SET', key, string.format('%.3f', used), 'PX', int(math.ceil(used - NOW)))
+  for _ = 1, count do call('RPUSH', key, AT) end
+  call('LTRIM', key, -max, -1)
+  call('PEXPIRE', key, perMs)
 end
 
 local function rate_key(name) return PREFIX .. 'rate:' .. name end
@@ -43,7 +49,7 @@ end
 -- Starts an attempt of a queued job. Answers the grant, or nil and why not.
 local function start(job, createdAt, checkpoint, given, worker, nonce, leaseMs, keyMax, keyPerMs)
   local options = job.options
-  if is_over(job, createdAt) then
+  if is_over(job) then
     expire(job)
     return nil, rejected('expired', job.state)
   end

@@ -321,9 +321,10 @@ local function wait_from(delayMs, runAt)
 end
 
 -- Whether a job that waits for its first attempt has waited longer than it was worth.
-local function is_over(job, createdAt)
-  local ttlMs = job.options.ttlMs
-  return ttlMs and job.attempt == '0' and tonumber(createdAt) + ttlMs <= NOW
+local function is_over(job)
+  if not job.options.ttlMs or job.attempt ~= '0' then return false end
+  local over = call('ZSCORE', DEADLINES, job.id)
+  return over and tonumber(over) <= NOW
 end
 
 local function expire(job)

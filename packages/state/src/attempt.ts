@@ -59,7 +59,7 @@ export class RunningAttempt<P, G, R> implements JobContext<P, G> {
   readonly grant: Grant
   readonly name: string
   readonly payload: P
-  private readonly definition: JobDefinition<P, G, R>
+  private readonly definition: JobDefinition<P, G, R, unknown>
   private readonly transitions: Transitions
   private readonly options: AttemptOptions
   private readonly reporter: Reporter
@@ -74,7 +74,7 @@ export class RunningAttempt<P, G, R> implements JobContext<P, G> {
 
   constructor(
     grant: Grant,
-    definition: JobDefinition<P, G, R>,
+    definition: JobDefinition<P, G, R, unknown>,
     transitions: Transitions,
     options: AttemptOptions,
   ) {

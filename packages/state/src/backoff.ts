@@ -16,9 +16,13 @@ export type Backoff = z.output<typeof Backoff>
 
 const DEFAULT = Backoff.parse({})
 
-/** Milliseconds to wait after so many failures (from 1): the delay with up to half the jitter added or taken away. */
+/**
+ * Milliseconds to wait after so many failures (from 1): the delay with up to half the jitter added or taken away; what
+ * would go beyond `maxMs` goes as far below it, so that jobs at the limit do not come back together either.
+ */
 export const backoffMs = (backoff: Backoff = DEFAULT, failures: number, random = Math.random()): number => {
   const { type, delayMs, maxMs, jitter } = backoff
   const plain = Math.min(type === 'fixed' ? delayMs : delayMs * 2 ** (failures - 1), maxMs)
-  return Math.round(plain * (1 + jitter * (random - 0.5)))
+  const jittered = Math.round(plain * (1 + jitter * (random - 0.5)))
+  return jittered > maxMs ? 2 * maxMs - jittered : jittered
 }

@@ -3,22 +3,24 @@ import type { z } from 'zod'
 import { StateError, type StateErrorCode } from './errors.ts'
 import { JobName } from './schema/limits.ts'
 
-export interface JobDefinition<P = unknown, G = unknown, R = unknown> {
+/** `I` is what enqueue takes where the schema fills in defaults or coerces, and makes `P` of it. */
+export interface JobDefinition<P = unknown, G = unknown, R = unknown, I = P> {
   readonly name: string
   /** Without a schema anything that JSON can hold is taken. */
-  readonly payload?: z.ZodType<P> | undefined
+  readonly payload?: z.ZodType<P, I> | undefined
   readonly progress?: z.ZodType<G> | undefined
   readonly result?: z.ZodType<R> | undefined
 }
 
 /**
- * Describes a kind of job. The schemas type and check `enqueue`, the handler, its reports and its result.
+ * Describes a kind of job. The schemas type and check `enqueue`, the handler, its reports and its result. Values travel
+ * as JSON and are checked at both ends: a schema must take what it has given, as JSON (`z.coerce.date()`, not `z.date()`).
  *
  * @throws StateError INVALID_JOB_NAME
  */
-export const defineJob = <P = unknown, G = unknown, R = unknown>(
-  definition: JobDefinition<P, G, R>,
-): JobDefinition<P, G, R> => {
+export const defineJob = <P = unknown, G = unknown, R = unknown, I = P>(
+  definition: JobDefinition<P, G, R, I>,
+): JobDefinition<P, G, R, I> => {
   if (!JobName.safeParse(definition.name).success)
     throw new StateError(
       'INVALID_JOB_NAME',

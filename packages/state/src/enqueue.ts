@@ -12,6 +12,9 @@ import type { Enqueue } from './transitions.ts'
 const DAY = 86_400_000
 const ms = (min: number, max = 3_650 * DAY) => z.int().min(min).max(max)
 
+/** When it may run: a Date, or Redis' time in milliseconds. */
+const runAt = z.union([z.date().transform((date) => date.getTime()), z.int().min(0)])
+
 const EnqueueOptions = z
   .strictObject({
     /** Your own id (a repeated enqueue with it is the same job); default: sortable, with 128 random bits. */
@@ -23,7 +26,7 @@ const EnqueueOptions = z
     /** Milliseconds before it may run. */
     delayMs: ms(0).default(0),
     /** When it may run: a Date, or Redis' time in milliseconds. */
-    runAt: z.union([z.date().transform((date) => date.getTime()), z.int().min(0)]).optional(),
+    runAt: runAt.optional(),
     /** high goes before normal before low; a lower one still gets a share, so that it is never starved. */
     priority: z.enum(PRIORITIES).optional(),
     /** Labels to list by. */
@@ -53,6 +56,19 @@ const EnqueueOptions = z
   )
   .refine(({ delayMs, runAt }) => delayMs === 0 || runAt === undefined, 'give delayMs or runAt, not both')
 export type EnqueueOptions = z.input<typeof EnqueueOptions>
+
+const When = z.union([z.strictObject({ delayMs: ms(0) }), z.strictObject({ runAt })])
+export type When = z.input<typeof When>
+
+/** @throws StateError INVALID_OPTIONS */
+export const whenOf = (when: When): { delayMs?: number; runAt?: number } => {
+  const parsed = When.safeParse(when)
+  if (parsed.success) return parsed.data
+  throw new StateError(
+    'INVALID_OPTIONS',
+    'Give delayMs as milliseconds from 0 on, or runAt as a valid Date or as milliseconds.',
+  )
+}
 
 export const validId = (id: string): string => {
   if (!JobId.safeParse(id).success)
@@ -92,14 +108,15 @@ const newIdBeside = (text: string, partitions: number): string => {
  *
  * @throws StateError INVALID_PAYLOAD, TOO_LARGE, INVALID_JOB_ID, INVALID_OPTIONS
  */
-export const enqueueOf = <P>(
-  job: JobDefinition<P>,
-  payload: P,
+export const enqueueOf = <P, I>(
+  job: JobDefinition<P, unknown, unknown, I>,
+  payload: I,
   options: EnqueueOptions | undefined,
   partitions: number,
 ): Enqueue => {
   const text = encode(job.payload, payload, 'INVALID_PAYLOAD', LIMITS.payloadBytes)
-  if (options === undefined) return { id: newId(), name: job.name, payload: text, delayMs: 0, options: {} }
+  if (options === undefined)
+    return { id: newId(), idGiven: false, name: job.name, payload: text, delayMs: 0, options: {} }
   const parsed = EnqueueOptions.safeParse(options)
   if (!parsed.success)
     throw new StateError('INVALID_OPTIONS', `The enqueue options are wrong. ${z.prettifyError(parsed.error)}`)
@@ -109,6 +126,7 @@ export const enqueueOf = <P>(
   const made = digest === undefined ? newId() : newIdBeside(digest, partitions)
   return {
     id: id === undefined ? made : validId(id),
+    idGiven: id !== undefined,
     name: job.name,
     payload: text,
     delayMs,

@@ -1,5 +1,5 @@
 // Why a job is not moving: one reason, one sentence, and the figures behind them.
-import type { Keys } from './keys.ts'
+import { GROUP, type Keys } from './keys.ts'
 import { presentWorkers } from './presence.ts'
 import { queueNamed, queuesOf } from './queues.ts'
 import { fieldsOf, nowOf, runOf, snapshotOf } from './record.ts'
@@ -94,7 +94,8 @@ export const explain = async (
       says: held === '*' ? 'All job names are paused.' : `The job name ${job.name} is paused.`,
       job,
     }
-  const workers = (await presentWorkers(link, first)).filter(({ name }) => name === job.name).length
+  const present = (await presentWorkers(link, first)).filter(({ name }) => name === job.name)
+  const workers = present.length
   const ahead = await jobsAhead(link, keys, job, hash.place ?? '')
   if (workers === 0)
     return {
@@ -103,6 +104,15 @@ export const explain = async (
       job,
       workers,
       ...(ahead === null ? {} : { ahead }),
+    }
+  const reader = ahead === null ? await readerOf(link, keys, job, place?.place ?? '') : null
+  if (ahead === null && present.some(({ id }) => id === reader))
+    return {
+      reason: 'waiting',
+      says: `It is the next that the worker ${reader} starts, when a slot and its rate allow.`,
+      job,
+      workers,
+      ahead: 0,
     }
   if (ahead === null)
     return {
@@ -173,6 +183,18 @@ const jobsAhead = async (
     ahead += before.length
   }
   return ahead
+}
+
+/** The worker that was given the entry, or null when nobody holds it any more. */
+const readerOf = async (
+  link: RedisLink,
+  keys: Keys,
+  job: Snapshot,
+  entry: string,
+): Promise<string | null> => {
+  const queue = job.priority === 'normal' ? job.name : `${job.name}:${job.priority}`
+  const [held] = (await link.call('XPENDING', keys.work(queue), GROUP, entry, entry, 1)) as [string, string][]
+  return held?.[1] ?? null
 }
 
 const isAfter = (a: string, b: string): boolean => {

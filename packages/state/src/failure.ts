@@ -13,15 +13,19 @@ const MAX_CAUSES = 3
 const cut = (text: string, characters: number) =>
   text.length > characters ? `${text.slice(0, characters)}…` : text
 
+/** An Error of any realm, or what is thrown in place of one. */
+type ErrorLike = { [part in 'name' | 'message' | 'code' | 'stack' | 'cause']?: unknown }
+
 const told = (thrown: unknown, characters: number, causes: number): JobError => {
   // Anything can be thrown, even what throws when it is looked at.
   try {
-    if (!(thrown instanceof Error)) return { name: 'Error', message: cut(String(thrown), characters) }
-    const { name, message, code, stack, cause } = thrown as Partial<Record<keyof JobError, unknown>>
+    if (typeof thrown !== 'object' || thrown === null || typeof (thrown as ErrorLike).message !== 'string')
+      return { name: 'Error', message: cut(textOf(thrown), characters) }
+    const { name, message, code, stack, cause } = thrown as ErrorLike & { message: string }
     return {
-      name: cut(String(name), 100),
-      message: cut(String(message), characters),
-      ...(typeof code === 'string' ? { code: cut(code, 100) } : {}),
+      name: typeof name === 'string' ? cut(name, 100) : 'Error',
+      message: cut(message, characters),
+      ...(typeof code === 'string' || typeof code === 'number' ? { code: cut(String(code), 100) } : {}),
       ...(typeof stack === 'string' && stack ? { stack: cut(stack, characters) } : {}),
       ...(cause !== undefined && causes > 0 ? { cause: told(cause, characters, causes - 1) } : {}),
     }
@@ -36,6 +40,15 @@ export const isFinal = (thrown: unknown): boolean => {
     return (thrown as { retryable?: unknown } | null | undefined)?.retryable === false
   } catch {
     return false
+  }
+}
+
+/** What was thrown and is no error: an object as JSON, where it can be told so. */
+const textOf = (thrown: unknown): string => {
+  try {
+    return (typeof thrown === 'object' && JSON.stringify(thrown)) || String(thrown)
+  } catch {
+    return 'The handler threw something that can be told neither as JSON nor as text.'
   }
 }
 

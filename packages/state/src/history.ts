@@ -1,6 +1,7 @@
 // A job's attempts, told from the changes of state in its stream.
 import type { JobEvent } from './schema/event.ts'
 import type { JobError } from './schema/job.ts'
+import type { State } from './schema/machine.ts'
 
 export interface AttemptRecord {
   attempt: number
@@ -8,7 +9,10 @@ export interface AttemptRecord {
   /** Milliseconds of Redis' clock; `endedAt` is null while it runs. */
   startedAt: number
   endedAt: number | null
-  /** `crashed`: its worker died. `timed_out`: the reaper ended it. */
+  /**
+   * `retrying`: it failed and another was to follow. `crashed`: its worker died. `timed_out`: the reaper ended it.
+   * `cancelled`: it was stopped by, or handed back after, a cancel.
+   */
   outcome:
     | 'running'
     | 'completed'
@@ -31,12 +35,19 @@ const OUTCOMES: Partial<Record<string, AttemptRecord['outcome']>> = {
   timeout: 'timed_out',
 }
 
+/** A cancel that the worker had not heard of ends the job at whatever the worker does next. */
+const outcomeOf = (move: string, state: State): AttemptRecord['outcome'] | undefined => {
+  if (state === 'CANCELLED' && move === 'retry') return 'failed'
+  if (state === 'CANCELLED' && move === 'release') return 'cancelled'
+  return OUTCOMES[move]
+}
+
 export const attemptsOf = (changes: readonly JobEvent[]): AttemptRecord[] => {
   const attempts: AttemptRecord[] = []
   for (const event of changes) {
     if (event.type !== 'state') continue
     const running = attempts.at(-1)
-    const outcome = OUTCOMES[event.move]
+    const outcome = outcomeOf(event.move, event.state)
     if (event.move === 'claim')
       attempts.push({
         attempt: event.attempt,

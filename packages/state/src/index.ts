@@ -20,8 +20,10 @@ export { type Keys, keysOf, partitionOf } from './keys.ts'
 export type { ListOptions, Page } from './listing.ts'
 export type { WorkerAbout } from './presence.ts'
 export type { QueueStats } from './queues.ts'
+export { reaperOf, type SweepReport } from './recovery.ts'
 export { addressOf, type LinkOptions, RedisLink } from './redis.ts'
 export * from './schema/index.ts'
+export type { SnapshotOf } from './snapshot-of.ts'
 export { type Listener, Subscriber } from './subscriber.ts'
 export type {
   Attempt,

@@ -1,6 +1,6 @@
 // What a backend imports: enqueue, read, follow, steer. Everything here is checked before Redis hears of it.
 import type { JobDefinition } from './define.ts'
-import { type EnqueueOptions, enqueueOf, validId } from './enqueue.ts'
+import { type EnqueueOptions, enqueueOf, validId, type When, whenOf } from './enqueue.ts'
 import { isStateError, StateError } from './errors.ts'
 import { followEvents, readSnapshot, stateChanges, type Wakeups } from './events.ts'
 import { type Explanation, explain } from './explain.ts'
@@ -14,6 +14,7 @@ import type { JobEvent } from './schema/event.ts'
 import type { Snapshot } from './schema/job.ts'
 import { JobName, LIMITS } from './schema/limits.ts'
 import { isTerminal, type State } from './schema/machine.ts'
+import { type As, fitted, type SnapshotOf, snapshotAs } from './snapshot-of.ts'
 import { Subscriber } from './subscriber.ts'
 import {
   type Enqueue,
@@ -41,6 +42,15 @@ export interface Enqueued {
 
 /** One job of a batch. `id` is the job's even when it was refused: repeat with it what may have been executed. */
 export type BatchItem = ({ ok: true } & Enqueued) | { ok: false; id: string | null; error: StateError }
+
+interface Waiting {
+  signal?: AbortSignal | undefined
+}
+
+type AnyAs = As<unknown, unknown, unknown, unknown>
+
+const told = (snapshot: Snapshot, as: AnyAs | undefined): Snapshot =>
+  as ? (snapshotAs(as.of, snapshot) as Snapshot) : snapshot
 
 /** Where in a job's stream its payload stands. */
 const PAYLOAD_ENTRY = '0-2'
@@ -114,11 +124,15 @@ export class Jobs {
    *
    * @throws StateError INVALID_PAYLOAD, TOO_LARGE, INVALID_JOB_ID, INVALID_OPTIONS, ID_CONFLICT, KEY_CONFLICT, REDIS_…
    */
-  async enqueue<P>(job: JobDefinition<P>, payload: P, options?: EnqueueOptions): Promise<Enqueued> {
+  async enqueue<P, I = P>(
+    job: JobDefinition<P, unknown, unknown, I>,
+    payload: I,
+    options?: EnqueueOptions,
+  ): Promise<Enqueued> {
     const made = enqueueOf(job, payload, options, this.partitions)
     const outcome = await this.transitions.enqueue(made)
     if (!outcome.ok) throw refusal(made, outcome)
-    return enqueued(outcome)
+    return enqueued(made, outcome)
   }
 
   /**
@@ -127,9 +141,9 @@ export class Jobs {
    *
    * @throws StateError TOO_LARGE when the batch as a whole is
    */
-  async enqueueMany<P>(
-    job: JobDefinition<P>,
-    items: readonly { payload: P; options?: EnqueueOptions }[],
+  async enqueueMany<P, I = P>(
+    job: JobDefinition<P, unknown, unknown, I>,
+    items: readonly { payload: I; options?: EnqueueOptions }[],
   ): Promise<BatchItem[]> {
     if (items.length > LIMITS.batchJobs)
       throw new StateError(
@@ -186,7 +200,7 @@ export class Jobs {
         for (const [at, i] of indices.entries()) {
           const each = group[at] as Enqueue
           const outcome = outcomes instanceof StateError ? undefined : outcomes[at]
-          if (outcome?.ok) items[i] = { ok: true, ...enqueued(outcome) }
+          if (outcome?.ok) items[i] = { ok: true, ...enqueued(each, outcome) }
           else items[i] = refused(each.id, outcome ? refusal(each, outcome) : (outcomes as StateError))
         }
       }),
@@ -194,13 +208,26 @@ export class Jobs {
     return items
   }
 
-  /** The job as it is now, or null when there is none (any more). */
-  async get(id: string): Promise<Snapshot | null> {
-    return readSnapshot(this.link, this.keys(id), id)
+  /**
+   * The job as it is now, or null when there is none (any more). With `of`, a definition, progress and result are typed.
+   *
+   * @throws StateError INVALID_RESULT, INVALID_PROGRESS when they do not fit the definition
+   */
+  get(id: string): Promise<Snapshot | null>
+  get<P, G, R, I>(id: string, as: As<P, G, R, I>): Promise<SnapshotOf<G, R> | null>
+  async get(id: string, as?: AnyAs): Promise<Snapshot | null> {
+    const snapshot = await readSnapshot(this.link, this.keys(id), id)
+    return snapshot && told(snapshot, as)
   }
 
-  /** The payload as it was enqueued, or null when there is no such job. */
-  async payload(id: string): Promise<unknown> {
+  /**
+   * The payload as it was enqueued, or null when there is no such job. With `of`, a definition, it is typed.
+   *
+   * @throws StateError INVALID_PAYLOAD when it does not fit the definition
+   */
+  payload(id: string): Promise<unknown>
+  payload<P, G, R, I>(id: string, as: As<P, G, R, I>): Promise<P | null>
+  async payload(id: string, as?: AnyAs): Promise<unknown> {
     const entries = (await this.link.call(
       'XRANGE',
       this.keys(id).events(id),
@@ -208,7 +235,7 @@ export class Jobs {
       PAYLOAD_ENTRY,
     )) as [string, string[]][]
     const text = entries[0]?.[1][1]
-    return text === undefined ? null : JSON.parse(text)
+    return text === undefined ? null : fitted(as?.of.payload, JSON.parse(text), 'INVALID_PAYLOAD')
   }
 
   /** The attempts so far: who ran each, when, and how it ended. Empty when there is no such job. */
@@ -222,8 +249,8 @@ export class Jobs {
   }
 
   /**
-   * Jobs by any of state, name, tag, owner and time of creation, a page at a time, oldest first within a partition.
-   * Jobs that change their state while pages are read may be seen twice or not at all; all others once.
+   * Jobs by any of state, name, tag, owner and time of creation, a page at a time, in an order that does not change:
+   * oldest first within one state and priority, or one tag. Jobs that change their state while pages are read may be seen twice or not at all; all others once.
    *
    * @throws StateError INVALID_OPTIONS, INVALID_STATE, INVALID_CURSOR
    */
@@ -258,23 +285,34 @@ export class Jobs {
   }
 
   /**
-   * Waits for the end of a job.
+   * Waits for the end of a job. With `of`, a definition, its result is typed.
    *
-   * @throws StateError UNKNOWN_JOB; whatever `signal` was aborted with
+   * @throws StateError UNKNOWN_JOB, INVALID_RESULT, INVALID_PROGRESS; whatever `signal` was aborted with
    */
-  wait(id: string, { signal }: { signal?: AbortSignal } = {}): Promise<Snapshot> {
-    return this.until(id, ({ state }) => isTerminal(state), { signal })
+  wait(id: string, options?: Waiting): Promise<Snapshot>
+  wait<P, G, R, I>(id: string, options: Waiting & As<P, G, R, I>): Promise<SnapshotOf<G, R>>
+  wait(id: string, { signal, of }: Waiting & Partial<AnyAs> = {}): Promise<Snapshot> {
+    const ended = ({ state }: Snapshot) => isTerminal(state)
+    return of
+      ? (this.until(id, ended, { signal, of }) as Promise<Snapshot>)
+      : this.until(id, ended, { signal })
   }
 
   /**
-   * Waits until the job is as wanted, and answers it.
+   * Waits until the job is as wanted, and answers it. With `of`, a definition, progress and result are typed.
    *
-   * @throws StateError UNKNOWN_JOB; whatever `signal` was aborted with
+   * @throws StateError UNKNOWN_JOB, INVALID_RESULT, INVALID_PROGRESS; whatever `signal` was aborted with
    */
+  until(id: string, wanted: (job: Snapshot) => boolean, options?: Waiting): Promise<Snapshot>
+  until<P, G, R, I>(
+    id: string,
+    wanted: (job: Snapshot) => boolean,
+    options: Waiting & As<P, G, R, I>,
+  ): Promise<SnapshotOf<G, R>>
   async until(
     id: string,
     wanted: (job: Snapshot) => boolean,
-    { signal }: { signal?: AbortSignal | undefined } = {},
+    { signal, of }: Waiting & Partial<AnyAs> = {},
   ): Promise<Snapshot> {
     const keys = this.keys(id)
     const news = await this.wakeups(id)
@@ -283,7 +321,7 @@ export class Jobs {
         signal?.throwIfAborted()
         const snapshot = await readSnapshot(this.link, keys, id)
         if (!snapshot) throw new StateError('UNKNOWN_JOB', `There is no job ${id} (any more).`)
-        if (wanted(snapshot)) return snapshot
+        if (wanted(snapshot)) return told(snapshot, of && { of })
         await news.next(5_000, signal)
       }
     } finally {
@@ -311,15 +349,15 @@ export class Jobs {
     return outcome.reason === 'unknown_job' ? { ok: true, repeat: true } : outcome
   }
 
-  /** Gives a waiting job another time to run: in so many milliseconds (0: now), or at a Date of Redis' clock. */
-  reschedule(id: string, when: { delayMs: number } | { runAt: Date }): Promise<Outcome> {
-    const { delayMs = 0, runAt } = when as { delayMs?: number; runAt?: Date }
-    if (!Number.isSafeInteger(delayMs) || delayMs < 0 || (runAt && Number.isNaN(runAt.getTime())))
-      throw new StateError(
-        'INVALID_OPTIONS',
-        'Give delayMs as milliseconds from 0 on, or runAt as a valid Date.',
-      )
-    return this.transitions.reschedule(validId(id), delayMs, runAt?.getTime())
+  /**
+   * Gives a waiting job another time to run: in so many milliseconds (0: now), or at a Date or millisecond of Redis'
+   * clock (one that has passed: now).
+   *
+   * @throws StateError INVALID_OPTIONS
+   */
+  async reschedule(id: string, when: When): Promise<Outcome> {
+    const { delayMs = 0, runAt } = whenOf(when)
+    return this.transitions.reschedule(validId(id), delayMs, runAt)
   }
 
   /** Stops claims of one job name, or of all. What runs goes on. Pausing twice is fine. */
@@ -424,11 +462,15 @@ const validName = (name: string | undefined): string => {
   return name ?? '*'
 }
 
-const enqueued = ({ id, cursor, state, repeat }: Extract<EnqueueOutcome, { ok: true }>): Enqueued => ({
+const enqueued = (
+  made: Enqueue,
+  { id, cursor, state, repeat }: Extract<EnqueueOutcome, { ok: true }>,
+): Enqueued => ({
   id,
   cursor,
   state,
-  duplicate: repeat,
+  // An id that was made for this call can be there only by this call, whose first reply got lost.
+  duplicate: repeat && (made.idGiven || id !== made.id),
 })
 
 const refusal = ({ id }: Enqueue, { reason }: Rejection): StateError => {

@@ -52,9 +52,11 @@ export class Presence {
     this.options = options
   }
 
-  start(): void {
+  /** Resolves when the worker has been told of. */
+  async start(): Promise<void> {
     watchLoop()
     this.next()
+    await this.telling
   }
 
   async stop(): Promise<void> {

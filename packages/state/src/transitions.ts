@@ -74,6 +74,8 @@ export interface Grant extends Attempt {
 
 export interface Enqueue {
   id: string
+  /** The caller's own id, rather than one made for this call. */
+  idGiven: boolean
   name: string
   payload: string
   /** Milliseconds until it may run; 0 for now. */

@@ -41,7 +41,7 @@ const WorkerOptions = z.strictObject({
   blockedLoopMs: z.number().int().min(1_000).max(3_600_000).default(30_000),
   /** At most one progress event a job in so many milliseconds; 0 writes every value. */
   progressIntervalMs: z.number().int().min(0).max(60_000).default(100),
-  /** Starts of this job name, all workers of the namespace partition together. */
+  /** Starts of this job name, by all workers together; counted in each partition, so of P partitions P times as many. */
   rate: Rate.optional(),
   /** The same for each `rateKey` that jobs were enqueued with; what is beyond it is put off. */
   ratePerKey: Rate.optional(),
@@ -84,7 +84,7 @@ interface Held<P, G, R> {
 export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   readonly id: string
   private readonly jobs: Jobs
-  private readonly definition: JobDefinition<P, G, R>
+  private readonly definition: JobDefinition<P, G, R, unknown>
   private readonly handler: Handler<P, G, R>
   private readonly options: Omit<z.output<typeof WorkerOptions>, 'workerId'> & { heartbeatMs: number }
   private readonly claimant: Claimant
@@ -110,8 +110,8 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   /** @throws StateError INVALID_OPTIONS */
   constructor(
     jobs: Jobs,
-    definition: JobDefinition<P, G, R>,
-    handler: Handler<P, G, R>,
+    definition: JobDefinition<P, G, R, unknown>,
+    handler: Handler<P, G, NoInfer<R>>,
     options: WorkerOptions = {},
   ) {
     super({ captureRejections: true })
@@ -176,8 +176,8 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
       this.beats.stop()
       throw new StateError('CLOSED', 'This worker has been stopped; make another to go on.')
     }
-    this.presence.start()
     this.loop = this.consume()
+    await this.presence.start()
   }
 
   /**
@@ -293,8 +293,10 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
 
   private async claimEach(entries: [id: string, entry: string][]): Promise<void> {
     // Those that run here are among our own too: they are granted again, and it is no news. A retried one is not yet seen
-    // off when it comes back.
-    const refusals = await Promise.all(entries.map((entry) => this.claim(entry)))
+    // off when it comes back. A read gives up to its count of each stream: the rest waits for a free slot.
+    const free = Math.max(0, this.options.concurrency - this.busy)
+    this.putOff.push(...entries.slice(free))
+    const refusals = await Promise.all(entries.slice(0, free).map((entry) => this.claim(entry)))
     const waitMs = Math.max(0, ...refusals)
     if (waitMs > 0) await this.woken(waitMs)
   }

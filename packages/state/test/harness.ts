@@ -92,6 +92,7 @@ export const startHarness = async (namespace = `t${randomBytes(4).toString('hex'
         return toldOf(
           await transitions.enqueue({
             id,
+            idGiven: true,
             name: 'any',
             payload: '{"other":1}',
             delayMs: 0,

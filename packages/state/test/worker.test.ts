@@ -210,7 +210,7 @@ it('gives a result once, whichever reply or request is cut off', async () => {
       )
       await worker.start()
       // Blocked in its read, so that the job comes by `claim`.
-      await until(async () => /cmd=xreadgroup/.test(String(await h.redis.client().client('LIST'))))
+      await until(async () => /flags=b .*cmd=xreadgroup/.test(String(await h.redis.client().client('LIST'))))
       const cut = proxy.cutOn((chunk) => chunk.includes(`\r\n${what}\r\n`), when)
       const { id } = await jobs.enqueue(definition, 1)
       await cut
@@ -242,4 +242,44 @@ it('survives SCRIPT FLUSH and the loss of every connection', async () => {
     if (i % 5 === 0) await client.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
   }
   for (const id of ids) expect(await h.jobs.wait(id)).toMatchObject({ state: 'COMPLETED' })
+})
+
+it('runs no more than its concurrency when one read finds jobs of every priority', async () => {
+  let reads = 0
+  let reading: () => void = () => undefined
+  const aboutToRead = new Promise<void>((resolve) => {
+    reading = resolve
+  })
+  let enqueued: () => void = () => undefined
+  const allThere = new Promise<void>((resolve) => {
+    enqueued = resolve
+  })
+  const jobs = new Jobs({
+    url: h.redis.url,
+    namespace: h.jobs.namespace,
+    // The first read is of what was delivered before, the second of what comes.
+    fault: (point, command) => {
+      if (point === 'after' || command !== 'XREADGROUP' || ++reads !== 2) return
+      reading()
+      return allThere
+    },
+  })
+  const definition = defineJob({ name: `kind${kinds++}` })
+  let now = 0
+  let most = 0
+  const worker = new Worker(jobs, definition, async () => {
+    most = Math.max(most, ++now)
+    await new Promise((resolve) => setImmediate(resolve))
+    now--
+  })
+  await worker.start()
+  await aboutToRead
+  const ids: string[] = []
+  for (const priority of ['low', 'normal', 'high'] as const)
+    ids.push((await jobs.enqueue(definition, 1, { priority })).id)
+  enqueued()
+  for (const id of ids) expect(await jobs.wait(id)).toMatchObject({ state: 'COMPLETED', attempt: 1 })
+  expect(most).toBe(1)
+  await worker.stop()
+  await jobs.close()
 })

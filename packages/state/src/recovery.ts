@@ -1,6 +1,8 @@
-// The passes of a reaper: promote what is due, end what is over its time, sweep for jobs whose worker is gone. Any number of reapers may run;
-// correctness comes from the scripts, each of which takes an entry and moves its job in one step.
-import type { Expired, Jobs, Keys, Reaped } from '@jobs/state'
+// The passes of a reaper: promote what is due, end what is over its time, sweep for jobs whose worker is gone. Any number
+// of reapers may run; correctness comes from the scripts, each of which takes an entry and moves its job in one step.
+import type { Jobs } from './jobs.ts'
+import type { Keys } from './keys.ts'
+import type { Expired, Reaped } from './transitions.ts'
 
 /** Entries one script call looks at most: no script may hold Redis for long. */
 const BATCH = 100
@@ -11,14 +13,22 @@ export interface SweepReport {
   amnesty: boolean
 }
 
+/**
+ * A reaper's passes over every partition, each of them once a call.
+ *
+ * @param intervalMs how often `sweep` is called: a longer silence opens an amnesty for lapsed heartbeats
+ */
 export const reaperOf = (jobs: Jobs, { intervalMs }: { intervalMs: number }) => {
   const { transitions, link } = jobs
-  // Live workers beat well within two intervals of the default; what has not been touched for that long is looked at.
-  const minIdleMs = 2 * intervalMs
   const maxGapMs = Math.max(2 * intervalMs, 1_000)
 
   /** Follows XAUTOCLAIM's cursor to its end: one call looks only at a part of a long pending list. */
-  const sweepStream = async (keys: Keys, queue: string, report: SweepReport): Promise<void> => {
+  const sweepStream = async (
+    keys: Keys,
+    queue: string,
+    minIdleMs: number,
+    report: SweepReport,
+  ): Promise<void> => {
     let cursor = '0-0'
     let amnesty = false
     do {
@@ -31,12 +41,15 @@ export const reaperOf = (jobs: Jobs, { intervalMs }: { intervalMs: number }) => 
   }
 
   return {
-    /** One pass over every work stream. */
-    sweep: async (): Promise<SweepReport> => {
+    /**
+     * One pass over every work stream. Live workers beat well within two intervals of the default; what has not been
+     * touched for that long is looked at.
+     */
+    sweep: async (minIdleMs = 2 * intervalMs): Promise<SweepReport> => {
       const report: SweepReport = { reaped: [], amnesty: false }
       for (const keys of transitions.keys)
         for (const queue of (await link.call('SMEMBERS', keys.queues)) as string[])
-          await sweepStream(keys, queue, report)
+          await sweepStream(keys, queue, minIdleMs, report)
       return report
     },
 
