@@ -19,8 +19,6 @@ export interface Storm {
   /** Straight to Redis, past any proxy. */
   readonly jobs: Jobs
   readonly random: Random
-  /** Whether the load has ended. */
-  readonly over: boolean
   /** Data was lost: what was accepted before now may be gone. */
   lost(): void
   pause(ms: number): Promise<void>
@@ -28,11 +26,11 @@ export interface Storm {
 
 export interface StormOptions {
   seed: number
-  /** Milliseconds of load. */
+  /** Milliseconds of load, at least. */
   ms: number
   /** Where workers, producers and reapers connect; default: straight. */
   port?: (redis: TestRedis) => Promise<number>
-  /** Goes on until `over`, and leaves Redis well. */
+  /** Leaves Redis well; the load goes on a little longer than it takes. */
   fault?: (storm: Storm) => Promise<void>
 }
 
@@ -42,7 +40,7 @@ export interface StormReport {
   counts: Record<State, number>
   /** By outcome of the sweeps. */
   reaped: Record<string, number>
-  /** Errors that callers, workers and reapers were told of, by code. */
+  /** Errors that callers, workers and reapers were told of, by code, or by what Redis refused. */
   troubles: Record<string, number>
 }
 
@@ -68,6 +66,8 @@ export const randomOf = (seed: number): Random => {
 
 const NAMES = ['a', 'b'] as const
 const PASSES = { minIdleMs: 150, maxGapMs: 400 }
+/** Milliseconds of load after the last fault. */
+const CALM_MS = 600
 const LEASE = { leaseMs: 600, heartbeatMs: 100 }
 const definitions = Object.fromEntries(NAMES.map((name) => [name, defineJob<Payload>({ name })]))
 
@@ -143,7 +143,8 @@ export const runStorm = async ({ seed, ms, port, fault }: StormOptions): Promise
   const trouble = (error: unknown) => {
     // Anything else is a bug, and ends the test.
     if (!isStateError(error)) throw error
-    troubles.set(error.code, (troubles.get(error.code) ?? 0) + 1)
+    const told = error.code === 'REDIS_REFUSED' ? error.message : error.code
+    troubles.set(told, (troubles.get(told) ?? 0) + 1)
   }
 
   /** Accepted jobs, and the loss of data that they came after. */
@@ -155,9 +156,6 @@ export const runStorm = async ({ seed, ms, port, fault }: StormOptions): Promise
     redis,
     jobs,
     random: randomOf(seed + 1),
-    get over() {
-      return over
-    },
     lost: () => {
       losses++
     },
@@ -263,10 +261,12 @@ export const runStorm = async ({ seed, ms, port, fault }: StormOptions): Promise
   }
 
   const load = [produce, produce, meddle, haunt].map(keepOn)
-  const faulty = fault?.(storm) ?? Promise.resolve()
-  await pause(ms)
-  over = true
-  await Promise.all([...load, faulty])
+  try {
+    await Promise.all([pause(ms), fault?.(storm).then(() => pause(CALM_MS))])
+  } finally {
+    over = true
+    await Promise.all(load)
+  }
 
   // Healed: nothing is paused, and what waits or runs comes to its end.
   for (const name of [undefined, ...NAMES]) await jobs.resume(name)
