@@ -2,6 +2,7 @@
 // holds and every job has ended. FAULT_TIMES and STORM_SEED run them longer, and again as they were.
 import { type CommandProxy, startCommandProxy, until } from '@jobs/testkit'
 import { expect, it } from 'vitest'
+import { startHarness } from './harness.ts'
 import { runStorm, type Storm, type StormOptions, type StormReport } from './storm.ts'
 
 const TIMES = Number(process.env.FAULT_TIMES ?? 1)
@@ -121,4 +122,19 @@ it.each([
       storm.lost()
     }),
   })
+})
+
+it('memory that is full: jobs are read, explained and followed all the same', async () => {
+  const h = await startHarness()
+  const { id, fence } = await h.jobIn('PROCESSING')
+  await h.redis.client().config('SET', 'maxmemory', '1mb')
+  expect(await h.jobs.get(id)).toMatchObject({ state: 'PROCESSING' })
+  expect(await h.jobs.explain(id)).toMatchObject({ reason: 'running', heldBy: 'tester' })
+  const moves: string[] = []
+  for await (const event of h.jobs.events(id)) {
+    moves.push(event.type === 'state' ? event.move : event.type)
+    if (moves.length === 2) await h.jobs.transitions.complete({ id, fence }, '1')
+  }
+  expect(moves).toEqual(['enqueue', 'claim', 'complete'])
+  await h.stop()
 })

@@ -150,6 +150,7 @@ export const runStorm = async ({ seed, ms, port, fault }: StormOptions): Promise
   /** Accepted jobs, and the loss of data that they came after. */
   const accepted = new Map<string, number>()
   const mayBeGone = new Set<string>()
+  const violations: string[] = []
   let losses = 0
   let over = false
   const storm: Storm = {
@@ -218,7 +219,7 @@ export const runStorm = async ({ seed, ms, port, fault }: StormOptions): Promise
   const anyId = (random: Random) => random.pick([...accepted.keys()].slice(-60)) ?? 'none'
   const meddle = async (random: Random, mine: Jobs) => {
     const id = anyId(random)
-    switch (random.below(8)) {
+    switch (random.below(9)) {
       case 0:
       case 1:
         return mine.cancel(id)
@@ -237,6 +238,17 @@ export const runStorm = async ({ seed, ms, port, fault }: StormOptions): Promise
       }
       case 6:
         return mine.list({ limit: 20 })
+      case 7: {
+        const seen: number[] = []
+        try {
+          for await (const { seq } of mine.events(id, { signal: AbortSignal.timeout(50) })) seen.push(seq)
+        } catch (error) {
+          // It may be gone by now.
+          if (!isStateError(error, 'UNKNOWN_JOB', 'EVENTS_TRIMMED')) throw error
+        }
+        if (seen.some((seq, i) => seq !== i + 1)) violations.push(`${id}: a follower was told ${seen}`)
+        return
+      }
       default:
         return mine.explain(id)
     }
@@ -274,7 +286,6 @@ export const runStorm = async ({ seed, ms, port, fault }: StormOptions): Promise
     const { SCHEDULED, QUEUED, PROCESSING } = await jobs.counts()
     return SCHEDULED + QUEUED + PROCESSING
   }
-  const violations: string[] = []
   await until(async () => (await live()) === 0, { timeoutMs: 25_000, what: 'the end of every job' }).catch(
     async (error: Error) => {
       violations.push(`${error.message}: ${JSON.stringify(await jobs.counts())}`, ...(await stuck(jobs)))
