@@ -22,6 +22,7 @@ if judging then return { 'ok', '0-0', 'QUEUED', '', id } end
 local job = {
   id = id, name = name, options = options ~= '' and cjson.decode(options) or NO_OPTIONS, attempt = '0', fence = '-',
   op = '0', flags = '-', failures = '0', crashes = '0', seq = 0, last = MOVE,
+  rest = '',
 }
 local delay = wait_from(delayMs, runAt)
 local due = delay > 0 and int(NOW + delay)

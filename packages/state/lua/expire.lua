@@ -3,11 +3,12 @@
 local answer = {}
 
 local function judge_time(id)
-  call('ZREM', DEADLINES, id)
   local job = read(id)
+  local over = job and is_over(job)
+  call('ZREM', DEADLINES, id)
   if not job then return end
   if job.state ~= 'PROCESSING' then
-    if not is_over(job, call('HGET', job_key(id), 'createdAt')) then return end
+    if not over then return end
     expire(job)
     return job.state
   end

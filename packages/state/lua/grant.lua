@@ -44,7 +44,7 @@ end
 -- Starts an attempt of a queued job. Answers the grant, or nil and why not.
 local function start(job, createdAt, checkpoint, worker, nonce, leaseMs, keyMax, keyPerMs)
   local options = job.options
-  if is_over(job, createdAt) then
+  if is_over(job) then
     expire(job)
     return nil, rejected('expired', job.state)
   end

@@ -34,15 +34,16 @@ local function ok(job, ...) return { 'ok', job.cursor, job.state, ... } end
 
 -- What changes with every event is one field of the hash, `now`: state, cursor, last move, attempt, fence, number of the
 -- last report, place (entry in the list it stands in, or the time it is due), flags, failures, crashes. Read and written
--- as one it costs a fifth of ten fields. Flags: x cancel requested, k checkpoint kept, e error kept; - for none.
-local NOW_PATTERN = '^(%u+) ((%d+)%-%d+) (%l+) (%d+) (%S+) (%d+) (%S+) (%S+) (%d+) (%d+)$'
+-- as one it costs a fifth of ten fields. Flags: x cancel requested, k checkpoint kept, e error kept; - for none. Parts
+-- and flags that a later release adds at the end are carried along.
+local NOW_PATTERN = '^(%u+) ((%d+)%-%d+) (%l+) (%d+) (%S+) (%d+) (%S+) (%S+) (%d+) (%d+)(.*)$'
 local NO_OPTIONS = {}
 
 local function job_of(id, now, name, options, run)
   if not now then return nil end
   local job = { id = id, name = name, options = options and cjson.decode(options) or NO_OPTIONS, run = run or '' }
-  job.state, job.cursor, job.seq, job.last, job.attempt, job.fence, job.op, job.place, job.flags, job.failures, job.crashes =
-    match(now, NOW_PATTERN)
+  job.state, job.cursor, job.seq, job.last, job.attempt, job.fence, job.op, job.place, job.flags, job.failures, job.crashes,
+    job.rest = match(now, NOW_PATTERN)
   return job
 end
 
@@ -63,7 +64,7 @@ end
 
 -- Worker, start and lease of the attempt; after its end only the start is kept.
 local function run_of(job)
-  local startedAt, leaseMs, worker = match(job.run, '^(%d+) (%d+) (.+)$')
+  local startedAt, leaseMs, worker = match(job.run, '^(%d+) (%d+) (%S+)')
   return worker or '', tonumber(startedAt or '0'), tonumber(leaseMs or DEFAULTS.leaseMs)
 end
 
@@ -98,7 +99,7 @@ end
 local function now_of(job)
   return table.concat({
     job.state, job.cursor, job.last, job.attempt, job.fence, job.op, job.place, job.flags, job.failures, job.crashes,
-  }, ' ')
+  }, ' ') .. job.rest
 end
 
 -- The hash as the event left it (`set`: fields and values), and the event to whoever listens.
@@ -275,10 +276,12 @@ local function wait_from(delayMs, runAt)
   return tonumber(delayMs)
 end
 
--- Whether a job that waits for its first attempt has waited longer than it was worth.
-local function is_over(job, createdAt)
-  local ttlMs = job.options.ttlMs
-  return ttlMs and job.attempt == '0' and tonumber(createdAt) + ttlMs <= NOW
+-- Whether a job that waits for its first attempt has waited longer than it was worth. One that is run again is wanted
+-- however late it comes: it has no deadline any more.
+local function is_over(job)
+  if not job.options.ttlMs or job.attempt ~= '0' then return false end
+  local deadline = call('ZSCORE', DEADLINES, job.id)
+  return deadline and tonumber(deadline) <= NOW
 end
 
 local function expire(job)

@@ -10,7 +10,9 @@ local createdAt = call('HGET', key, 'createdAt')
 for tag in string.gmatch(job.options.tags or '', '%S+') do call('ZADD', tag_key(tag), createdAt, id) end
 call('HDEL', key, 'error', 'result')
 -- The fence stays: what the old attempt still sends is told from an unknown one, and refused.
-job.failures, job.crashes, job.flags = '0', '0', '-'
+job.failures, job.crashes = '0', '0'
+unflag(job, 'x')
+unflag(job, 'e')
 job.place = push(queue_of(job), id)
 store(job, {})
 return ok(job)
