@@ -1,24 +1,31 @@
 // A TCP proxy in front of Redis that knows where a command ends: it cuts a connection at the n-th command, before the
-// server gets it or after it has answered, or in the middle of one, at a byte.
+// server gets it or after it has answered, or in the middle of one, at a byte. Or it freezes everything at the n-th, so
+// that who is killed a moment later has died exactly there.
 import type { AddressInfo } from 'node:net'
 import { connect, createServer, type Socket } from 'node:net'
+
+export type CommandPoint = number | ((command: string[]) => boolean)
 
 export interface CommandProxy {
   readonly port: number
   /** Every command so far, over all connections; arguments are cut to 64 bytes. */
   readonly commands: readonly string[][]
   /**
-   * At the n-th command from now on: cuts its connection `before` the server gets it, or `after` the server has answered
+   * At the n-th command from now on, or the first that fits: cuts its connection `before` the server gets it, or `after` the server has answered
    * (no byte of the answer gets through). Resolves when it has happened, with the command.
    */
-  cutAt(n: number, when: 'before' | 'after'): Promise<string[]>
+  cutAt(point: CommandPoint, when: 'before' | 'after'): Promise<string[]>
+  /** The same, but no connection ends: from that moment on no byte gets through, on any of them, in any direction. */
+  freezeAt(point: CommandPoint, when: 'before' | 'after'): Promise<string[]>
   /** Cuts the connection that carries the given byte from now on, counted over all of them, in that direction. */
   cutInside(byte: number, direction: 'requests' | 'replies'): Promise<void>
   close(): Promise<void>
 }
 
 interface Trap {
-  left: number
+  /** Whether it springs at this command. */
+  at: (command: string[]) => boolean
+  freezes: boolean
   when: 'before' | 'after'
   sprung: (command: string[]) => void
 }
@@ -34,6 +41,7 @@ export const startCommandProxy = async (targetPort: number): Promise<CommandProx
   const commands: string[][] = []
   let trap: Trap | undefined
   let cut: Cut | undefined
+  let frozen = false
 
   /** How much of the chunk gets through, and whether the connection ends after it. */
   const allowed = (chunk: Buffer, direction: Cut['direction']): [part: Buffer, ends: boolean] => {
@@ -68,28 +76,29 @@ export const startCommandProxy = async (targetPort: number): Promise<CommandProx
     /** Sends one command on; false when it was the one to cut at. */
     const pass = (args: string[], raw: Buffer): boolean => {
       commands.push(args)
-      if (!trap || --trap.left > 0) {
+      if (!trap?.at(args)) {
         far.write(raw)
         return true
       }
-      const { when, sprung } = trap
+      const { when, freezes, sprung } = trap
       trap = undefined
-      if (when === 'before') {
-        end()
+      const spring = () => {
+        if (freezes) frozen = true
+        else end()
         sprung(args)
+      }
+      if (when === 'before') {
+        spring()
       } else {
         deaf = true
-        far.once('data', () => {
-          end()
-          sprung(args)
-        })
+        far.once('data', spring)
         far.write(raw)
       }
       return false
     }
 
     near.on('data', (chunk) => {
-      if (deaf) return
+      if (deaf || frozen) return
       const [part, ends] = allowed(chunk, 'requests')
       held = Buffer.concat([held, part])
       for (let next = commandIn(held); next; next = commandIn(held)) {
@@ -102,7 +111,7 @@ export const startCommandProxy = async (targetPort: number): Promise<CommandProx
       end()
     })
     far.on('data', (chunk) => {
-      if (deaf) return
+      if (deaf || frozen) return
       const [part, ends] = allowed(chunk, 'replies')
       near.write(part)
       if (ends) end()
@@ -110,13 +119,18 @@ export const startCommandProxy = async (targetPort: number): Promise<CommandProx
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
 
+  const set = (point: CommandPoint, when: Trap['when'], freezes: boolean) =>
+    new Promise<string[]>((sprung) => {
+      let left = point
+      const at = typeof left === 'number' ? () => --(left as number) === 0 : left
+      trap = { at, when, freezes, sprung }
+    })
+
   return {
     port: (server.address() as AddressInfo).port,
     commands,
-    cutAt: (n, when) =>
-      new Promise((sprung) => {
-        trap = { left: n, when, sprung }
-      }),
+    cutAt: (point, when) => set(point, when, false),
+    freezeAt: (point, when) => set(point, when, true),
     cutInside: (byte, direction) =>
       new Promise((done) => {
         cut = { left: byte, direction, done }
