@@ -30,6 +30,8 @@ export interface StormOptions {
   ms: number
   /** Where workers, producers and reapers connect; default: straight. */
   port?: (redis: TestRedis) => Promise<number>
+  /** Told of every connection before it is used. */
+  prepare?: (jobs: Jobs) => void
   /** Leaves Redis well; the load goes on a little longer than it takes. */
   fault?: (storm: Storm) => Promise<void>
 }
@@ -127,7 +129,7 @@ const stuck = async (jobs: Jobs): Promise<string[]> => {
   return told
 }
 
-export const runStorm = async ({ seed, ms, port, fault }: StormOptions): Promise<StormReport> => {
+export const runStorm = async ({ seed, ms, port, prepare, fault }: StormOptions): Promise<StormReport> => {
   const redis = await startTestRedis()
   const namespace = `storm${randomBytes(4).toString('hex')}`
   const straight = { url: redis.url, namespace, partitions: 2, deadlineMs: 20_000 }
@@ -137,6 +139,7 @@ export const runStorm = async ({ seed, ms, port, fault }: StormOptions): Promise
   const connect = () => {
     const one = new Jobs({ ...through, commandTimeoutMs: 1_000, deadlineMs: 3_000 })
     connected.push(one)
+    prepare?.(one)
     return one
   }
   const troubles = new Map<string, number>()
