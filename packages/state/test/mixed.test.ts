@@ -2,7 +2,9 @@
 // and worker by worker under the storm. MODEL_RUNS and MODEL_SEED run more, and again as it was.
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { attemptsOf } from '../src/history.ts'
 import { connectJobs } from '../src/jobs.ts'
+import { fold } from '../src/schema/event.ts'
 import { type Harness, startHarness } from './harness.ts'
 import { frozenReleases, laterRelease, type Release, runScriptsOf, today } from './releases.ts'
 import { randomOf, runStorm } from './storm.ts'
@@ -101,6 +103,17 @@ it('an event of a kind that is not known is followed and folded like a report', 
   for await (const { type } of h.jobs.events(id)) types.push(type)
   expect(types).toEqual(['state', 'state', 'mark', 'state'])
   expect(await h.jobs.attempts(id)).toMatchObject([{ attempt: 1, outcome: 'completed' }])
+})
+
+it('a move that is not known is folded to the state it tells, and ends the attempt', async () => {
+  await h.redis.client().flushall()
+  const { id } = await h.jobIn('PROCESSING')
+  const changes = await h.history(id)
+  const seq = changes.length + 1
+  const later = { seq, at: 5, type: 'state', move: 'yield', state: 'QUEUED', attempt: 1, why: 'new' }
+  const before = await h.folded(id)
+  expect(fold(before, later as never, id)).toMatchObject({ state: 'QUEUED', attempt: 1, worker: null, seq })
+  expect(attemptsOf([...changes, later as never])).toMatchObject([{ endedAt: 5, outcome: 'released' }])
 })
 
 it('a namespace in a layout of a later release is refused', async () => {

@@ -30,6 +30,8 @@ export interface StormOptions {
   ms: number
   /** Where workers, producers and reapers connect; default: straight. */
   port?: (redis: TestRedis) => Promise<number>
+  /** How long ended jobs are kept; then the report says which keys are left once they are gone. */
+  retentionMs?: number
   /** Told of every connection before it is used. */
   prepare?: (jobs: Jobs) => void
   /** Leaves Redis well; the load goes on a little longer than it takes. */
@@ -42,6 +44,8 @@ export interface StormReport {
   counts: Record<State, number>
   /** By outcome of the sweeps. */
   reaped: Record<string, number>
+  /** Keys that outlive every job; told with `retentionMs`. */
+  left: string[]
   /** Errors that callers, workers and reapers were told of, by code, or by what Redis refused. */
   troubles: Record<string, number>
 }
@@ -129,7 +133,30 @@ const stuck = async (jobs: Jobs): Promise<string[]> => {
   return told
 }
 
-export const runStorm = async ({ seed, ms, port, prepare, fault }: StormOptions): Promise<StormReport> => {
+/** The keys that are there after the retention has passed: those without a time to live, once all others are gone. */
+const whatIsLeft = async (redis: TestRedis, retentionMs: number): Promise<string[]> => {
+  const client = redis.client()
+  const all = async () => (await client.keys('*')).sort()
+  const lasting = async () => {
+    const keys = await all()
+    const times = await Promise.all(keys.map((key) => client.pttl(key)))
+    return times.every((time) => time === -1)
+  }
+  await until(lasting, {
+    timeoutMs: 2 * retentionMs + 5_000,
+    what: 'the end of every key with a time to live',
+  })
+  return all()
+}
+
+export const runStorm = async ({
+  seed,
+  ms,
+  port,
+  retentionMs,
+  prepare,
+  fault,
+}: StormOptions): Promise<StormReport> => {
   const redis = await startTestRedis()
   const namespace = `storm${randomBytes(4).toString('hex')}`
   const straight = { url: redis.url, namespace, partitions: 2, deadlineMs: 20_000 }
@@ -191,6 +218,8 @@ export const runStorm = async ({ seed, ms, port, prepare, fault }: StormOptions)
       concurrency: 4,
       ...LEASE,
       progressIntervalMs: 5,
+      rate: { max: 200 },
+      ratePerKey: { max: 5, perMs: 100 },
     }),
   ]
   for (const worker of workers) worker.on('error', trouble)
@@ -212,6 +241,8 @@ export const runStorm = async ({ seed, ms, port, prepare, fault }: StormOptions)
         : {}),
       ...(random.chance(0.1) ? { ttlMs: 20 + random.below(100) } : {}),
       ...(random.chance(0.3) ? { timeoutMs: 20 + random.below(60) } : {}),
+      ...(random.chance(0.2) ? { rateKey: random.pick(['tenant', 'guest']) } : {}),
+      ...(retentionMs ? { retentionMs, keyWindowMs: retentionMs } : {}),
       maxAttempts: 1 + random.below(3),
       maxCrashes: random.below(3),
       backoff: { delayMs: random.below(20) },
@@ -296,9 +327,16 @@ export const runStorm = async ({ seed, ms, port, prepare, fault }: StormOptions)
   )
   await Promise.all(workers.map((worker) => worker.stop({ graceMs: 1_000 })))
   await Promise.all(reapers.map((reaper) => reaper.stop()))
-  for (const [id, after] of accepted) if (after < losses) mayBeGone.add(id)
-  violations.push(...(await checkInvariants(jobs, accepted.keys(), { mayBeGone, ended: true })))
+  for (const [id, after] of accepted) if (after < losses || retentionMs) mayBeGone.add(id)
+  violations.push(
+    ...(await checkInvariants(jobs, accepted.keys(), {
+      mayBeGone,
+      ended: true,
+      expiring: retentionMs !== undefined,
+    })),
+  )
   const counts = await jobs.counts()
+  const left = retentionMs ? await whatIsLeft(redis, retentionMs) : []
   const reaped: Record<string, number> = {}
   for (const { did } of reapers) for (const [what, n] of did) reaped[what] = (reaped[what] ?? 0) + n
   await Promise.all(connected.map((one) => one.close()))
@@ -307,6 +345,7 @@ export const runStorm = async ({ seed, ms, port, prepare, fault }: StormOptions)
     violations: violations.slice(0, 40),
     accepted: accepted.size,
     counts,
+    left,
     reaped,
     troubles: Object.fromEntries(troubles),
   }
