@@ -213,7 +213,8 @@ export class World {
       case 'retry':
         return transitions.retry(attempt, error, later ? FAR_MS : 0)
       case 'reschedule':
-        return transitions.reschedule(id, later ? FAR_MS : 0)
+        // Another time each: the same, asked for in the same millisecond, would be a repeat.
+        return transitions.reschedule(id, later ? FAR_MS + this.ops : 0)
       case 'heartbeat':
       case 'release':
       case 'abort':
