@@ -151,7 +151,11 @@ const idle = async (peer: Peer, probe: Probe, workers: number, seconds: number):
   }
 }
 
-const { peer: name, url, ...scenario } = JSON.parse(process.argv[2] ?? '{}') as Scenario & {
+const {
+  peer: name,
+  url,
+  ...scenario
+} = JSON.parse(process.argv[2] ?? '{}') as Scenario & {
   peer: PeerName
   url: string
 }

@@ -87,7 +87,7 @@ end
 
 -- Start and lease of the attempt; after its end only the start is kept.
 local function run_of(job)
-  local startedAt, leaseMs = match(job.run or '', '^(%d+) ?(%d*)$')
+  local startedAt, leaseMs = match(job.run or '', '^(%d+) ?(%d*)')
   return tonumber(startedAt or '0'), tonumber(present(leaseMs) or DEFAULTS.leaseMs)
 end
 
@@ -132,6 +132,7 @@ end
 local function store(job)
   put('now', now_of(job))
   call('HSET', job.key, unpack(fields, 1, field_count))
+  field_count = 0
   call(PUBLISH, job.events, job.cursor .. ' ' .. event)
 end
 
@@ -320,11 +321,12 @@ local function wait_from(delayMs, runAt)
   return tonumber(delayMs)
 end
 
--- Whether a job that waits for its first attempt has waited longer than it was worth.
+-- Whether a job that waits for its first attempt has waited longer than it was worth. One that is run again is wanted
+-- however late it comes: it has no deadline any more.
 local function is_over(job)
   if not job.options.ttlMs or job.attempt ~= '0' then return false end
-  local over = call('ZSCORE', DEADLINES, job.id)
-  return over and tonumber(over) <= NOW
+  local deadline = call('ZSCORE', DEADLINES, job.id)
+  return deadline and tonumber(deadline) <= NOW
 end
 
 local function expire(job)

@@ -9,7 +9,10 @@ local createdAt = call('HGET', job.key, 'createdAt')
 for tag in gmatch(job.options.tags or '', '%S+') do call('ZADD', tag_key(tag), createdAt, id) end
 call('HDEL', job.key, 'error', 'result')
 -- The fence stays: what the old attempt still sends is told from an unknown one, and refused.
-job.rest = gsub(job.rest, REST_PATTERN, ' - 0 0%4')
+local flags, _, _, rest = match(job.rest, REST_PATTERN)
+job.rest = ' ' .. flags .. ' 0 0' .. rest
+unflag(job, 'x')
+unflag(job, 'e')
 put('place', push(queue_of(job), id))
 store(job)
 return ok(job)

@@ -261,7 +261,7 @@ export class RunningAttempt<P, G, R> implements JobContext<P, G> {
 
 /** A schema may do anything, even throw: the other jobs of the worker must not notice. */
 const payloadOf = <P>(
-  { payload: schema }: JobDefinition<P>,
+  { payload: schema }: Pick<JobDefinition<P, unknown, unknown, unknown>, 'payload'>,
   text: string,
 ): { payload: P; unfit: StateError | undefined } => {
   let payload: unknown

@@ -53,9 +53,9 @@ export const explain = async (
   first: Keys,
   id: string,
 ): Promise<Explanation | null> => {
-  const [reply, ttl] = await link.atomic([
+  const [reply, lapsesAt] = await link.atomic([
     ['HGETALL', keys.job(id)],
-    ['PTTL', keys.heartbeat(id)],
+    ['PEXPIRETIME', keys.heartbeat(id)],
   ])
   const job = snapshotOf(id, reply)
   if (!job) return null
@@ -72,7 +72,8 @@ export const explain = async (
     const { startedAt, leaseMs: lease } = runOf(hash.run)
     // A young attempt has not beaten yet: its start is what was heard of it.
     const sinceStart = now - (startedAt ?? 0)
-    const age = Number(ttl) > 0 ? lease - Number(ttl) : sinceStart
+    const leftMs = Number(lapsesAt) - now
+    const age = leftMs > 0 ? lease - leftMs : sinceStart
     const heartbeatAgeMs = age < lease ? Math.max(0, age) : null
     const held = { job, heldBy: job.worker ?? '', heartbeatAgeMs, sweptMsAgo }
     if (heartbeatAgeMs === null)
@@ -105,7 +106,7 @@ export const explain = async (
       workers,
       ...(ahead === null ? {} : { ahead }),
     }
-  const reader = ahead === null ? await readerOf(link, keys, job, place?.place ?? '') : null
+  const reader = ahead === null ? await readerOf(link, keys, job, hash.place ?? '') : null
   if (ahead === null && present.some(({ id }) => id === reader))
     return {
       reason: 'waiting',

@@ -47,7 +47,9 @@ export const attemptsOf = (changes: readonly JobEvent[]): AttemptRecord[] => {
   for (const event of changes) {
     if (event.type !== 'state') continue
     const running = attempts.at(-1)
-    const outcome = outcomeOf(event.move, event.state)
+    // A move of a later release that leaves no attempt running has ended the one that was.
+    const outcome =
+      outcomeOf(event.move, event.state) ?? (event.state === 'PROCESSING' ? undefined : 'released')
     if (event.move === 'claim')
       attempts.push({
         attempt: event.attempt,

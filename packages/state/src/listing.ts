@@ -171,8 +171,7 @@ export const listJobs = async (
           position = at
           const hash = fieldsOf(hashes[i])
           const snapshot = snapshotOf(id, hash)
-          if (!snapshot || (entry !== undefined && hash.place !== entry) || !wanted(snapshot))
-            continue
+          if (!snapshot || (entry !== undefined && hash.place !== entry) || !wanted(snapshot)) continue
           jobs.push(snapshot)
           if (jobs.length === options.limit)
             return { jobs, cursor: encodePlace([partition, source.name, position]) }

@@ -1,6 +1,7 @@
 // The one wrapper around ioredis. It owns the connection profile, repeats what was not executed, settles every call by a
 // deadline and turns errors into typed ones without arguments (ioredis errors carry payloads and even the password).
 // Everything sent through `call` may be sent twice: reads, and scripts that are idempotent by construction.
+import { isDeepStrictEqual } from 'node:util'
 import { Redis, type RedisOptions } from 'ioredis'
 import { StateError } from './errors.ts'
 import type { Script } from './scripts.generated.ts'
@@ -84,6 +85,9 @@ const causeOf = (error: unknown): string => {
   return error instanceof Error && error.message ? error.message.slice(0, 100) : 'connection closed'
 }
 
+/** Looks at what changes all the time until a read is given up. */
+const STEADY_TRIES = 20
+
 const isServerAnswer = (error: unknown): boolean => (error as Error | null)?.name === 'ReplyError'
 
 const notExecuted = (error: unknown): boolean =>
@@ -163,12 +167,31 @@ export class RedisLink {
     })
   }
 
-  /** Runs commands in one MULTI, so that all of them see one moment. */
+  /** Runs reads in one MULTI, so that all of them see one moment. */
   atomic(commands: Command[]): Promise<Reply[]> {
     return this.settle('MULTI', async () => {
-      const results = await this.client.multi(commands.map(named)).exec()
-      return unwrap(results)
+      try {
+        return unwrap(await this.client.multi(commands.map(named)).exec())
+      } catch (error) {
+        // EXECABORT: nothing was executed, for the reason that a command was not even queued.
+        const reason = (error as { previousErrors?: Error[] }).previousErrors?.[0] ?? error
+        if ((reason as Error).message.startsWith('OOM')) return this.steady(commands)
+        throw reason
+      }
     })
+  }
+
+  /** With its memory full Redis queues nothing in a MULTI. What says the same twice in a row held in between. */
+  private async steady(commands: Command[]): Promise<Reply[]> {
+    for (let tries = 0; tries < STEADY_TRIES; tries++) {
+      const replies = unwrap(await this.client.pipeline([...commands, ...commands].map(named)).exec())
+      const once = replies.slice(0, commands.length)
+      if (isDeepStrictEqual(once, replies.slice(commands.length))) return once
+    }
+    throw new StateError(
+      'REDIS_OUT_OF_MEMORY',
+      `Redis at ${this.address} is at its memory limit (maxmemory).`,
+    )
   }
 
   /** Runs commands in one round trip, not atomically. */

@@ -306,7 +306,8 @@ const rateArgs = (rate: Rate | undefined) => (rate ? [String(rate.max), String(r
 /** Strings of one grant in an answer, in the order of grant.lua. */
 const GRANT_SIZE = 8
 
-const NO_OPTIONS: Partial<Record<'maxAttempts' | 'timeoutMs', number>> & Partial<Record<'backoff' | 'trace' | 'tags', string>> = {}
+const NO_OPTIONS: Partial<Record<'maxAttempts' | 'timeoutMs', number>> &
+  Partial<Record<'backoff' | 'trace' | 'tags', string>> = {}
 
 const grantOf = (answer: string[], at: number): Grant => {
   const fence = answer[at + 2] as string

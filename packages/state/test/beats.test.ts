@@ -68,7 +68,7 @@ it('an attempt that is another’s now hears so: its signal fires with OWNERSHIP
   // As after a reap: the fence is void.
   const key = h.jobs.transitions.keysFor(id).job(id)
   const now = String(await h.redis.client().hget(key, 'now'))
-  await h.redis.client().hset(key, 'now', now.replace(/ 1-\S+/, ' -'))
+  await h.redis.client().hset(key, 'now', now.replace(/ 1-\S+/, ' 1-'))
   expect((await lost)[0]).toMatchObject({ id, attempt: 1 })
   await worker.stop({ graceMs: 0 })
 })

@@ -1,5 +1,6 @@
 // State × move: every legal move moves, every other is refused with a typed outcome and changes nothing.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Keys } from '../src/keys.ts'
 import { canMove, MOVE_NAMES, MOVES, STATES } from '../src/schema/machine.ts'
 import { anyJob, type Harness, startHarness } from './harness.ts'
 
@@ -73,6 +74,18 @@ describe('a reply that got lost', () => {
     expect(await h.redis.digest()).toBe(before)
   })
 
+  it.each([
+    ['now', 0, undefined],
+    ['at a time', 0, 2_000_000_000_000],
+  ] as const)('is given again for a reschedule to run %s, which happens once', async (_, delayMs, runAt) => {
+    const { id } = await h.jobIn('QUEUED')
+    const first = await h.jobs.transitions.reschedule(id, delayMs, runAt)
+    const before = await h.redis.digest()
+    expect(first).toMatchObject({ ok: true, repeat: false })
+    expect(await h.jobs.transitions.reschedule(id, delayMs, runAt)).toEqual({ ...first, repeat: true })
+    expect(await h.redis.digest()).toBe(before)
+  })
+
   it('is the same grant for a claim with the same nonce', async () => {
     const { id } = await h.jobIn('QUEUED')
     const entry = await h.place(id)
@@ -114,4 +127,15 @@ describe('an ended job', () => {
     expect(await client.xlen(work)).toBe(0)
     expect(await client.xpending(work, 'workers')).toMatchObject([0, null, null, null])
   })
+})
+
+it('a job that expired and is run again is wanted however late it comes', async () => {
+  const { transitions } = h.jobs
+  const keys = transitions.keys[0] as Keys
+  const id = await h.enqueue({ ttlMs: 3_600_000 })
+  await h.redis.client().zadd(keys.deadlines, 1, id)
+  expect(await transitions.expire(keys, 10)).toEqual([{ id, outcome: 'FAILED' }])
+  await transitions.rerun(id)
+  expect(await transitions.expire(keys, 10)).toEqual([])
+  expect(await h.claim(id)).toMatchObject({ fence: expect.stringMatching(/^1-/) })
 })

@@ -112,18 +112,16 @@ local function times(key)
 end
 
 local function job(key, id)
-  local v = call('HMGET', key, 'now', 'run', 'createdAt')
-  local state, before, place, after = match(v[1] or '', '^(%u+)( %S+ %S+ %S+ %S+ %S+ )(%S+)(.*)$')
+  local v = call('HMGET', key, 'now', 'place', 'run', 'createdAt', 'worker')
+  local state, fence = match(v[1] or '', '^(%u+) %S+ %S+ (%S+)')
   if not state then return end
-  if state == 'SCHEDULED' then place = int(place - ms) end
-  if state == 'COMPLETED' or state == 'FAILED' or state == 'CANCELLED' then place = earlier(place) end
-  call('HSET', key, 'now', state .. before .. place .. after, 'createdAt', int(v[3] - ms))
-  local startedAt, rest = match(v[2] or '', '^(%d+)(.*)$')
+  if state == 'SCHEDULED' then call('HSET', key, 'place', int(v[2] - ms)) end
+  if state == 'COMPLETED' or state == 'FAILED' or state == 'CANCELLED' then call('HSET', key, 'place', earlier(v[2])) end
+  call('HSET', key, 'createdAt', int(v[4] - ms))
+  local startedAt, rest = match(v[3] or '', '^(%d+)(.*)$')
   if startedAt then call('HSET', key, 'run', int(startedAt - ms) .. rest) end
-  local leaseMs, worker = match(rest or '', '^ (%d+) (.+)$')
-  if state == 'PROCESSING' and alive[worker] then
-    local fence = match(before, '^ %S+ %S+ %S+ (%S+)')
-    call('SET', prefix .. 'heartbeat:' .. id, fence .. ' ' .. worker, 'PX', leaseMs)
+  if state == 'PROCESSING' and alive[v[5]] then
+    call('SET', prefix .. 'heartbeat:' .. id, fence .. ' ' .. v[5], 'PX', match(rest, '%d+'))
   end
 end
 
@@ -153,10 +151,10 @@ local now, run = unpack(redis.call('HMGET', KEYS[1], 'now', 'run'))
 local state = now and string.match(now, '^%u+')
 if state ~= 'PROCESSING' then return state end
 local time = redis.call('TIME')
-local leaseMs, worker = string.match(run, '^%d+ (%d+) (.+)$')
+local leaseMs = string.match(run, '^%d+ (%d+)')
 local startedAt = time[1] * 1000 + math.floor(time[2] / 1000) - leaseMs
-local ownerless = string.gsub(now, '^(%S+ %S+ %S+ %S+) %S+', '%1 -')
-redis.call('HSET', KEYS[1], 'now', ownerless, 'run', string.format('%.0f', startedAt) .. ' ' .. leaseMs .. ' ' .. worker)
+local ownerless = string.gsub(now, '^(%S+ %S+ %S+ %d+%-)%S*', '%1')
+redis.call('HSET', KEYS[1], 'now', ownerless, 'run', string.format('%.0f', startedAt) .. ' ' .. leaseMs)
 redis.call('DEL', ARGV[1])
 return state`
 

@@ -1,0 +1,53 @@
+// The whole life of a job, as a handler lives it: everything a worker may say of it is said, and it ends as its payload
+// asks. For tests that break it off at any point.
+import { defineJob, FinalError, type Jobs, Worker } from '@jobs/state'
+
+/** How the first attempt ends; a further one completes. */
+export const LIVES = ['complete', 'retry', 'fail', 'cancel', 'release'] as const
+export type Life = (typeof LIVES)[number]
+
+interface Payload {
+  life: Life
+}
+export type LifeWorker = Worker<Payload, number, string>
+
+export const lifeJob = (name: string) => defineJob<Payload, number, string>({ name })
+
+/** Long enough for many lives at once on one core. */
+const LEASE = { leaseMs: 1_500, heartbeatMs: 100 }
+
+/** Lines of one attempt, in order. */
+export const LINES = ['first', 'second', 'third']
+
+/** @param last it will not be stopped: what was to be handed back is completed */
+export const startLifeWorker = async (jobs: Jobs, name: string, last = false): Promise<LifeWorker> => {
+  const worker: LifeWorker = new Worker(
+    jobs,
+    lifeJob(name),
+    async (job) => {
+      const [first = '', second = '', third = ''] = LINES
+      job.log(first)
+      await job.progress(1)
+      await job.saveCheckpoint({ at: job.attempt })
+      job.log(second)
+      // A heartbeat is part of every life.
+      await new Promise((resolve) => setTimeout(resolve, 1.5 * LEASE.heartbeatMs))
+      job.log(third)
+      const { life } = job.payload
+      if (life === 'fail') throw new FinalError('for good')
+      if (life === 'retry' && job.attempt === 1) throw new Error('once more')
+      if (life === 'cancel' || (life === 'release' && !last))
+        await new Promise((_, reject) => {
+          const stop = () => reject(job.signal.reason)
+          if (job.signal.aborted) stop()
+          job.signal.addEventListener('abort', stop, { once: true })
+        })
+      return 'done'
+    },
+    { progressIntervalMs: 0, ...LEASE },
+  )
+  // Trouble is what these tests make.
+  worker.on('error', () => undefined)
+  await worker.start()
+  return worker
+}

@@ -1,0 +1,55 @@
+// A reaper's passes, as apps/reaper makes them, in this process: once, or again and again until they are stopped.
+import type { Jobs } from '@jobs/state'
+
+export interface Passes {
+  minIdleMs: number
+  /** Silence of Redis after which lapsed heartbeats are only armed anew; 0 for no amnesty ever. */
+  maxGapMs: number
+}
+
+/** Promotes what is due, ends what is over its time, sweeps every queue. Answers what the sweeps did. */
+export const reapOnce = async ({ transitions, link }: Jobs, { minIdleMs, maxGapMs }: Passes) => {
+  const reaped = []
+  for (const keys of transitions.keys) {
+    await transitions.promote(keys, 100)
+    await transitions.expire(keys, 100)
+    for (const queue of (await link.call('SMEMBERS', keys.queues)) as string[])
+      for (let cursor = '0-0', amnesty = false; ; ) {
+        const step = await transitions.reap(keys, queue, { cursor, count: 20, minIdleMs, maxGapMs, amnesty })
+        reaped.push(...step.reaped)
+        cursor = step.cursor
+        amnesty ||= step.amnesty
+        if (cursor === '0-0') break
+      }
+  }
+  return reaped
+}
+
+export interface Reaper {
+  /** What its sweeps did, by outcome. */
+  readonly did: Map<string, number>
+  stop(): Promise<void>
+}
+
+/** @param onTrouble what a pass threw; the next one tries again */
+export const startReaper = (jobs: Jobs, passes: Passes, onTrouble: (error: unknown) => void): Reaper => {
+  const did = new Map<string, number>()
+  let stopped = false
+  const done = (async () => {
+    while (!stopped) {
+      try {
+        for (const { outcome } of await reapOnce(jobs, passes)) did.set(outcome, (did.get(outcome) ?? 0) + 1)
+      } catch (error) {
+        onTrouble(error)
+      }
+      await new Promise((resolve) => setTimeout(resolve, 25))
+    }
+  })()
+  return {
+    did,
+    stop: () => {
+      stopped = true
+      return done
+    },
+  }
+}
