@@ -145,7 +145,12 @@ local function push(queue, id)
     end
     known[queue] = true
   end
-  return call('XADD', work, '*', 'id', id)
+  local entry = call('XADD', work, '*', 'id', id)
+  -- In a cluster no read can wait at the streams of several partitions: idle workers are told of the first job that waits.
+  if PUBLISH == 'SPUBLISH' and call('XLEN', work) - call('XINFO', 'GROUPS', work)[1][6] == 1 then
+    call(PUBLISH, work, '')
+  end
+  return entry
 end
 
 -- Entries that are done with go at the end of the script, together: each call looks for a stream's first entry anew.

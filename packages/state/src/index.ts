@@ -1,6 +1,8 @@
 // @jobs/state: live, crash-proof job state on Redis.
+export { addressOf } from './address.ts'
 export type { AttemptEnd, Handler, JobContext } from './attempt.ts'
 export type { Backoff } from './backoff.ts'
+export type { LinkOptions } from './connection.ts'
 export { defineJob, type JobDefinition } from './define.ts'
 export type { EnqueueOptions } from './enqueue.ts'
 export { isStateError, StateError, type StateErrorCode } from './errors.ts'
@@ -20,7 +22,7 @@ export { type Keys, keysOf, partitionOf } from './keys.ts'
 export type { ListOptions, Page } from './listing.ts'
 export type { WorkerAbout } from './presence.ts'
 export type { QueueStats } from './queues.ts'
-export { addressOf, type LinkOptions, RedisLink } from './redis.ts'
+export { RedisLink } from './redis.ts'
 export * from './schema/index.ts'
 export { type Listener, Subscriber } from './subscriber.ts'
 export type {

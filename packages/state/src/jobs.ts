@@ -1,4 +1,6 @@
 // What a backend imports: enqueue, read, follow, steer. Everything here is checked before Redis hears of it.
+
+import type { LinkOptions } from './connection.ts'
 import type { JobDefinition } from './define.ts'
 import { type EnqueueOptions, enqueueOf, validId } from './enqueue.ts'
 import { isStateError, StateError } from './errors.ts'
@@ -9,7 +11,7 @@ import { type Keys, keysOf, partitionOf } from './keys.ts'
 import { countJobs, type ListOptions, listJobs, type Page } from './listing.ts'
 import { presentWorkers, type WorkerAbout } from './presence.ts'
 import { type QueueStats, queueStats } from './queues.ts'
-import { type LinkOptions, RedisLink } from './redis.ts'
+import { RedisLink } from './redis.ts'
 import type { JobEvent } from './schema/event.ts'
 import type { Snapshot } from './schema/job.ts'
 import { JobName, LIMITS } from './schema/limits.ts'
