@@ -4,6 +4,7 @@ export type { AttemptEnd, Handler, JobContext } from './attempt.ts'
 export type { Backoff } from './backoff.ts'
 export type { LinkOptions } from './connection.ts'
 export { defineJob, type JobDefinition } from './define.ts'
+export type { Ack } from './durability.ts'
 export type { EnqueueOptions } from './enqueue.ts'
 export { isStateError, StateError, type StateErrorCode } from './errors.ts'
 export {

@@ -1,36 +1,36 @@
 // Jobs on a Redis Cluster: while slots of busy partitions move and masters die, no job is lost, doubled or stuck.
-import { defineJob, fold, type JobEvent, Jobs, type Snapshot, Worker } from '@jobs/state'
-import { startCluster, type TestCluster, until } from '@jobs/testkit'
-import { afterAll, beforeAll, expect, it } from 'vitest'
+import { startCluster, type TestCluster } from '@jobs/testkit'
+import { afterAll, afterEach, beforeAll, expect, it } from 'vitest'
+import { type Load, startLoad } from './load.ts'
 
 let cluster: TestCluster
+let load: Load | undefined
 beforeAll(async () => {
   cluster = await startCluster()
 })
+afterEach(() => load?.stop())
 afterAll(() => cluster.stop())
 
-it('smoke', async () => {
-  const trouble: string[] = []
-  const jobs = new Jobs({ url: cluster.url, namespace: 's', partitions: 16, onTrouble: (e) => trouble.push(e.message) })
-  const definition = defineJob({ name: 'smoke' })
-  const worker = new Worker(jobs, definition, async () => 7, { concurrency: 4 })
-  worker.on('error', (e) => trouble.push(`w ${e.message}`))
-  await worker.start()
-  const t = performance.now()
-  const ids = await Promise.all(Array.from({ length: 100 }, (_, i) => jobs.enqueue(definition, { i }).then(({ id }) => id)))
-  const ends = await Promise.all(ids.map((id) => jobs.wait(id)))
-  expect(ends.every(({ state }) => state === 'COMPLETED')).toBe(true)
-  console.log('100 jobs', performance.now() - t)
-  const lat = []
-  for (let i = 0; i < 50; i++) {
-    const t0 = performance.now()
-    const { id } = await jobs.enqueue(definition, { i })
-    await jobs.wait(id)
-    lat.push(performance.now() - t0)
+it('ends every job once while the slots of busy partitions move', async () => {
+  load = await startLoad(cluster.url, { partitions: 16 })
+  await load.progress(200)
+  for (const keys of load.keys.slice(0, 6)) {
+    await cluster.moveSlotOf(keys.prefix)
+    await load.progress(50)
   }
-  lat.sort((a, b) => a - b)
-  console.log('latency', lat[25], lat[45], lat[49], trouble)
-  console.log(await jobs.counts(), await jobs.queues(), (await jobs.list({ limit: 5 })).jobs.length, await jobs.workers())
-  await worker.stop()
-  await jobs.close()
+  const { lost, resets, ...figures } = await load.check()
+  console.info(figures)
+  expect({ lost, resets }).toEqual({ lost: [], resets: 0 })
+})
+
+it('ends every job once while a master is killed and comes back', async () => {
+  load = await startLoad(cluster.url, { partitions: 16 })
+  await load.progress(200)
+  const { master } = await cluster.holders(load.keys[0]?.prefix ?? '')
+  await master.server.kill('SIGKILL')
+  await load.progress(200)
+  await master.server.restart()
+  await cluster.settled()
+  await load.progress(100)
+  console.info(await load.check())
 })

@@ -1,0 +1,129 @@
+// How far a job must have got before its enqueue counts as accepted. The written event is read back on the connection that
+// then waits for a replica or the disk: such a wait speaks only of what its own connection has seen (on a fresh one it
+// answers at once), and after a failover the read shows whether the write is there at all.
+import type { LinkOptions } from './connection.ts'
+import { StateError } from './errors.ts'
+import type { Keys } from './keys.ts'
+import { type Command, RedisLink } from './redis.ts'
+
+/** `memory`: the server's memory; `replica`: a replica's as well; `fsync`: the server's disk. */
+export const ACKS = ['memory', 'replica', 'fsync'] as const
+export type Ack = (typeof ACKS)[number]
+type Level = Exclude<Ack, 'memory'>
+
+/** Milliseconds that a replica or the disk gets. */
+const CONFIRM_MS = 1_000
+
+const WAITS: Record<Level, Command> = {
+  replica: ['WAIT', 1, CONFIRM_MS],
+  fsync: ['WAITAOF', 1, 0, CONFIRM_MS],
+}
+const MISSING: Record<Level, string> = {
+  replica: 'no replica has confirmed it',
+  fsync: 'it is not known to be on disk',
+}
+
+interface Waiting {
+  level: Level
+  id: string
+  cursor: string
+  events: string
+  resolve: () => void
+  reject: (error: unknown) => void
+}
+
+/** One connection that waits: nothing else can use it meanwhile, so what comes then shares the next wait. */
+interface Lane {
+  link: RedisLink
+  waiting: Waiting[]
+  busy: boolean
+  hasDisk: boolean
+}
+
+export class Confirmer {
+  private readonly options: LinkOptions
+  private readonly shared: boolean
+  private readonly lanes = new Map<string, Lane>()
+
+  /** @param shared whether all partitions are on one server */
+  constructor(options: LinkOptions, shared: boolean) {
+    this.options = options
+    this.shared = shared
+  }
+
+  /** Throws ACK_UNSUPPORTED where the server can't tell of the level. */
+  async supported(keys: Keys, level: Level): Promise<void> {
+    const lane = this.lane(keys)
+    if (level !== 'fsync' || lane.hasDisk) return
+    try {
+      await lane.link.callAt(keys.prefix, 'WAITAOF', 1, 0, 1)
+      lane.hasDisk = true
+    } catch (error) {
+      if (!/unknown command|appendonly/i.test((error as Error).message)) throw error
+      throw new StateError(
+        'ACK_UNSUPPORTED',
+        "ack 'fsync' needs Redis 7.2 or Valkey, with appendonly yes; nothing was enqueued.",
+      )
+    }
+  }
+
+  /** Throws NOT_REPLICATED when the level was not reached in time. */
+  confirm(level: Level, keys: Keys, id: string, cursor: string): Promise<void> {
+    const lane = this.lane(keys)
+    return new Promise((resolve, reject) => {
+      lane.waiting.push({ level, id, cursor, events: keys.events(id), resolve, reject })
+      if (!lane.busy) void this.serve(lane)
+    })
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.lanes.values()].map(({ link }) => link.close()))
+  }
+
+  private async serve(lane: Lane): Promise<void> {
+    lane.busy = true
+    // Those of the same tick go together.
+    await new Promise((resolve) => setImmediate(resolve))
+    while (lane.waiting.length > 0) {
+      const round = lane.waiting
+      lane.waiting = []
+      try {
+        await this.ask(lane.link, round)
+      } catch (error) {
+        for (const { reject } of round) reject(error)
+      }
+    }
+    lane.busy = false
+  }
+
+  private async ask(link: RedisLink, round: Waiting[]): Promise<void> {
+    const levels = (['replica', 'fsync'] as const).filter((level) =>
+      round.some((each) => each.level === level),
+    )
+    const replies = await link.batch([
+      ...round.map(({ events, cursor }) => ['XRANGE', events, cursor, cursor] as const),
+      ...levels.map((level) => WAITS[level]),
+    ])
+    const reached = (level: Level) => Number([replies[round.length + levels.indexOf(level)]].flat()[0]) >= 1
+    for (const [i, { level, id, resolve, reject }] of round.entries())
+      if (reached(level) && (replies[i] as unknown[]).length > 0) resolve()
+      else
+        reject(
+          new StateError(
+            'NOT_REPLICATED',
+            `The job ${id} is in the memory of Redis, but ${MISSING[level]} within ${CONFIRM_MS} ms: a failover may lose ` +
+              'it. Enqueue it again with this id (or the same key) to ask once more; it stays one job.',
+          ),
+        )
+  }
+
+  private lane(keys: Keys): Lane {
+    const name = this.shared ? '' : keys.prefix
+    let lane = this.lanes.get(name)
+    if (!lane) {
+      lane = { link: new RedisLink(this.options), waiting: [], busy: false, hasDisk: false }
+      this.lanes.set(name, lane)
+    }
+    return lane
+  }
+}
