@@ -2,6 +2,7 @@
 import { Redis, type RedisOptions } from 'ioredis'
 import { type Address, parseAddress } from './address.ts'
 import { StateError } from './errors.ts'
+import { watchMaster } from './sentinel.ts'
 
 export interface LinkOptions {
   /** `redis://…`, `redis+cluster://…` or `redis+sentinel://…`: see `parseAddress`. */
@@ -26,7 +27,7 @@ const SENTINEL_MS = 1_000
 const backoff = (times: number) => Math.min(50 * 2 ** Math.min(times, 5), 1_000) * (0.5 + Math.random() / 2)
 
 /** Connection settings of `design.md`: nothing is sent twice behind our back, nothing waits without a bound. */
-const profile = (options: LinkOptions) =>
+export const profile = (options: LinkOptions) =>
   ({
     lazyConnect: true,
     autoResendUnfulfilledCommands: false,
@@ -74,6 +75,8 @@ export class Connection {
   readonly address: string
   private readonly onTrouble: LinkOptions['onTrouble']
   private handshake: NodeJS.Timeout | undefined
+  private retry: NodeJS.Timeout | undefined
+  private readonly unwatch: () => void
   private closed = false
   private lastTrouble: StateError | undefined
 
@@ -87,6 +90,8 @@ export class Connection {
     // Every call that waits for the connection listens for it.
     this.client.setMaxListeners(0)
     this.client.on('error', (error) => this.trouble(error))
+    this.unwatch =
+      address.kind === 'sentinel' ? watchMaster(options, address, () => this.replace()) : () => undefined
     // A server that takes the connection and says nothing would be waited for without end.
     this.client.on('connect', () => {
       clearTimeout(this.handshake)
@@ -107,6 +112,8 @@ export class Connection {
   close(): void {
     this.closed = true
     clearTimeout(this.handshake)
+    clearTimeout(this.retry)
+    this.unwatch()
     this.client.disconnect()
   }
 
@@ -141,6 +148,13 @@ export class Connection {
     )
   }
 
+  private connect(): void {
+    const { client } = this
+    if (client.status === 'wait' || client.status === 'end')
+      // A refusal comes again as an 'error' event, and the retry goes on by itself.
+      client.connect().catch((error) => this.trouble(error))
+  }
+
   private trouble(error: unknown) {
     this.lastTrouble = typed(error, this.address)
     this.onTrouble?.(this.lastTrouble)
@@ -150,9 +164,7 @@ export class Connection {
     const { client } = this
     if (client.status === 'ready') return Promise.resolve(true)
     if (this.closed) return Promise.resolve(false)
-    if (client.status === 'wait' || client.status === 'end')
-      // A refusal comes again as an 'error' event, and the retry goes on by itself.
-      client.connect().catch((error) => this.trouble(error))
+    this.connect()
     return new Promise((resolve) => {
       const done = (there: boolean) => {
         clearTimeout(timer)

@@ -14,15 +14,6 @@ type Level = Exclude<Ack, 'memory'>
 /** Milliseconds that a replica or the disk gets. */
 const CONFIRM_MS = 1_000
 
-const WAITS: Record<Level, Command> = {
-  replica: ['WAIT', 1, CONFIRM_MS],
-  fsync: ['WAITAOF', 1, 0, CONFIRM_MS],
-}
-const MISSING: Record<Level, string> = {
-  replica: 'no replica has confirmed it',
-  fsync: 'it is not known to be on disk',
-}
-
 interface Waiting {
   level: Level
   id: string
@@ -43,12 +34,27 @@ interface Lane {
 export class Confirmer {
   private readonly options: LinkOptions
   private readonly shared: boolean
+  /** What is waited for, what it must answer at least, and what is said when it does not. */
+  private readonly waits: Record<Level, { command: Command; wanted: number; missing: string }>
   private readonly lanes = new Map<string, Lane>()
 
-  /** @param shared whether all partitions are on one server */
-  constructor(options: LinkOptions, shared: boolean) {
+  /**
+   * @param shared whether all partitions are on one server
+   * @param replicas how many of them must confirm
+   */
+  constructor(options: LinkOptions, shared: boolean, replicas: number) {
+    if (!Number.isSafeInteger(replicas) || replicas < 1)
+      throw new StateError('INVALID_OPTIONS', 'ackReplicas must be a whole number from 1 on.')
     this.options = options
     this.shared = shared
+    this.waits = {
+      replica: {
+        command: ['WAIT', replicas, CONFIRM_MS],
+        wanted: replicas,
+        missing: `${replicas} replica(s) have not confirmed it`,
+      },
+      fsync: { command: ['WAITAOF', 1, 0, CONFIRM_MS], wanted: 1, missing: 'it is not known to be on disk' },
+    }
   }
 
   /** Throws ACK_UNSUPPORTED where the server can't tell of the level. */
@@ -102,16 +108,17 @@ export class Confirmer {
     )
     const replies = await link.batch([
       ...round.map(({ events, cursor }) => ['XRANGE', events, cursor, cursor] as const),
-      ...levels.map((level) => WAITS[level]),
+      ...levels.map((level) => this.waits[level].command),
     ])
-    const reached = (level: Level) => Number([replies[round.length + levels.indexOf(level)]].flat()[0]) >= 1
+    const reached = (level: Level) =>
+      Number([replies[round.length + levels.indexOf(level)]].flat()[0]) >= this.waits[level].wanted
     for (const [i, { level, id, resolve, reject }] of round.entries())
       if (reached(level) && (replies[i] as unknown[]).length > 0) resolve()
       else
         reject(
           new StateError(
             'NOT_REPLICATED',
-            `The job ${id} is in the memory of Redis, but ${MISSING[level]} within ${CONFIRM_MS} ms: a failover may lose ` +
+            `The job ${id} is in the memory of Redis, but ${this.waits[level].missing} within ${CONFIRM_MS} ms: a failover may lose ` +
               'it. Enqueue it again with this id (or the same key) to ask once more; it stays one job.',
           ),
         )

@@ -33,6 +33,11 @@ export interface ConnectOptions extends LinkOptions {
   partitions?: number
   /** How far a job must have got before its enqueue counts as accepted, unless the enqueue says; default: memory. */
   ack?: Ack
+  /**
+   * Replicas that must confirm for `ack: 'replica'`; default 1. With as many as the master has, no failover loses the job;
+   * with fewer one may, which promotes another replica than those that confirmed.
+   */
+  ackReplicas?: number
 }
 
 export interface Enqueued {
@@ -115,7 +120,7 @@ export class Jobs {
     this.partitions = options.partitions ?? 1
     this.link = new RedisLink(options)
     this.transitions = transitionsOf(this.link, this.namespace, this.partitions)
-    this.confirmer = new Confirmer(options, this.link.publish === 'PUBLISH')
+    this.confirmer = new Confirmer(options, this.link.publish === 'PUBLISH', options.ackReplicas ?? 1)
   }
 
   /**

@@ -18,9 +18,7 @@ it('ends every job once while the slots of busy partitions move', async () => {
     await cluster.moveSlotOf(keys.prefix)
     await load.progress(50)
   }
-  const { lost, resets, ...figures } = await load.check()
-  console.info(figures)
-  expect({ lost, resets }).toEqual({ lost: [], resets: 0 })
+  expect(await load.check()).toMatchObject({ lost: 0, resets: 0, rewritten: 0, told: [] })
 })
 
 it('ends every job once while a master is killed and comes back', async () => {
@@ -28,7 +26,7 @@ it('ends every job once while a master is killed and comes back', async () => {
   await load.progress(200)
   const { master } = await cluster.holders(load.keys[0]?.prefix ?? '')
   await master.server.kill('SIGKILL')
-  await load.progress(200)
+  await load.progress(60)
   await master.server.restart()
   await cluster.settled()
   await load.progress(100)
