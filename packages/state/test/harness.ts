@@ -13,7 +13,7 @@ import {
   type Snapshot,
   type State,
 } from '@jobs/state'
-import { startTestRedis, type TestRedis } from '@jobs/testkit'
+import { startCluster, startTestRedis, type TestRedis } from '@jobs/testkit'
 import { nowOf } from '../src/record.ts'
 
 export const anyJob = defineJob({ name: 'any' })
@@ -24,7 +24,7 @@ export interface Held {
 }
 
 export interface Harness {
-  redis: TestRedis
+  redis: Target
   jobs: Jobs
   enqueue(options?: Parameters<Jobs['enqueue']>[2]): Promise<string>
   claim(id: string, leaseMs?: number): Promise<Held>
@@ -40,9 +40,27 @@ export interface Harness {
   stop(): Promise<void>
 }
 
+/** What the tests need of a server, or of a cluster; `client` only where there is one server. */
+type Target = Pick<TestRedis, 'url' | 'port' | 'digest' | 'client' | 'stop'>
+
+let onCluster = false
+/** From now on harnesses of this file start a cluster and 16 partitions: the same tests run on both. */
+export const testOnCluster = () => {
+  onCluster = true
+}
+export const isOnCluster = () => onCluster
+
+const clusterTarget = async (): Promise<Target> => {
+  const { url, nodes, digest, stop } = await startCluster()
+  const client = () => {
+    throw new Error('a cluster has more than one server to look into')
+  }
+  return { url, port: nodes[0]?.port ?? 0, digest, client, stop }
+}
+
 export const startHarness = async (namespace = `t${randomBytes(4).toString('hex')}`): Promise<Harness> => {
-  const redis = await startTestRedis()
-  const jobs = new Jobs({ url: redis.url, namespace })
+  const redis = await (onCluster ? clusterTarget() : startTestRedis())
+  const jobs = new Jobs({ url: redis.url, namespace, partitions: onCluster ? 16 : 1 })
   const { transitions, link } = jobs
 
   const enqueue: Harness['enqueue'] = async (options) => (await jobs.enqueue(anyJob, { n: 1 }, options)).id

@@ -1,7 +1,7 @@
 // State × move: every legal move moves, every other is refused with a typed outcome and changes nothing.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { canMove, MOVE_NAMES, MOVES, STATES } from '../src/schema/machine.ts'
-import { anyJob, type Harness, startHarness } from './harness.ts'
+import { anyJob, type Harness, isOnCluster, startHarness } from './harness.ts'
 
 let h: Harness
 beforeAll(async () => {
@@ -90,7 +90,8 @@ describe('a reply that got lost', () => {
   })
 })
 
-describe('an ended job', () => {
+// Looks into the server itself.
+describe.skipIf(isOnCluster())('an ended job', () => {
   it('leaves no key without a time to live, but the fixed ones of its partition', async () => {
     for (const state of ['COMPLETED', 'FAILED', 'CANCELLED'] as const) await h.jobIn(state)
     const client = h.redis.client()

@@ -47,6 +47,8 @@ export const startCluster = async (): Promise<TestCluster> => {
       appendonly: true,
       args: [
         ...['--cluster-enabled', 'yes', '--cluster-port', String(busPort)],
+        // Else the loss of one master stops the others.
+        ...['--cluster-require-full-coverage', 'no'],
         ...['--cluster-node-timeout', String(NODE_TIMEOUT_MS), '--cluster-replica-validity-factor', '0'],
         ...[
           '--appendfsync',
