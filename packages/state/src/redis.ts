@@ -30,12 +30,12 @@ export type Reply = unknown
 export const NO_GROUP = Symbol('NOGROUP')
 export type Command = readonly [name: string, ...args: (string | number)[]]
 
-const startsAs = (error: unknown): boolean =>
+const notExecuted = (error: unknown): boolean =>
   isServerAnswer(error) && NOT_EXECUTED.some((prefix) => error.message.startsWith(prefix))
 
-/** A MULTI is discarded when one of its commands was refused; `previousErrors` tell why. */
-const notExecuted = (error: unknown): boolean =>
-  startsAs(error) || ((error as { previousErrors?: unknown[] }).previousErrors ?? []).some(startsAs)
+/** A MULTI is discarded (EXECABORT) when one of its commands was refused; what matters is why that one was. */
+const telling = (error: unknown): unknown =>
+  (error as { previousErrors?: unknown[] }).previousErrors?.find(notExecuted) ?? error
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
@@ -162,7 +162,8 @@ export class RedisLink {
         const reply = await connection.timed(send(connection.client), leftMs)
         await this.options.fault?.('after', name)
         return reply
-      } catch (error) {
+      } catch (thrown) {
+        const error = telling(thrown)
         if (!this.closed) this.servers.failed(connection, error)
         const final = isServerAnswer(error) && !notExecuted(error)
         if (final || this.closed || performance.now() >= deadline) throw typed(error, connection.address)
