@@ -148,7 +148,8 @@ export const startSentinel = async (): Promise<TestSentinel> => {
         await process.kill('SIGKILL')
       }
       for (const { client } of servers) client.disconnect()
-      await Promise.all(servers.map(({ server }) => server.stop()))
+      // Asked to end, a master waits for its replicas, and one that is demoted meanwhile goes on.
+      await Promise.all(servers.map(({ server }) => server.kill('SIGKILL').then(server.stop)))
       await rm(dir, { recursive: true, force: true })
     },
   }
