@@ -1,6 +1,7 @@
-// How far a job must have got before its enqueue counts as accepted. The written event is read back on the connection that
-// then waits for a replica or the disk: such a wait speaks only of what its own connection has seen (on a fresh one it
-// answers at once), and after a failover the read shows whether the write is there at all.
+// How far a job must have got before its enqueue counts as accepted. Its event is read back on the connection that then
+// writes and waits for a replica or the disk. Such a wait speaks only of what its own connection has written (from Redis 7.2
+// on not even of what it has read) and answers at once where that is nothing; a replica that has the later write has the
+// event. The read shows that no failover has thrown it away.
 import type { LinkOptions } from './connection.ts'
 import { StateError } from './errors.ts'
 import type { Keys } from './keys.ts'
@@ -13,12 +14,13 @@ type Level = Exclude<Ack, 'memory'>
 
 /** Milliseconds that a replica or the disk gets. */
 const CONFIRM_MS = 1_000
+const MARK_MS = 60_000
 
 interface Waiting {
   level: Level
   id: string
   cursor: string
-  events: string
+  keys: Keys
   resolve: () => void
   reject: (error: unknown) => void
 }
@@ -77,7 +79,7 @@ export class Confirmer {
   confirm(level: Level, keys: Keys, id: string, cursor: string): Promise<void> {
     const lane = this.lane(keys)
     return new Promise((resolve, reject) => {
-      lane.waiting.push({ level, id, cursor, events: keys.events(id), resolve, reject })
+      lane.waiting.push({ level, id, cursor, keys, resolve, reject })
       if (!lane.busy) void this.serve(lane)
     })
   }
@@ -107,11 +109,12 @@ export class Confirmer {
       round.some((each) => each.level === level),
     )
     const replies = await link.batch([
-      ...round.map(({ events, cursor }) => ['XRANGE', events, cursor, cursor] as const),
+      ...round.map(({ keys, id, cursor }) => ['XRANGE', keys.events(id), cursor, cursor] as const),
+      ['SET', (round[0] as Waiting).keys.confirmed, '1', 'PX', MARK_MS],
       ...levels.map((level) => this.waits[level].command),
     ])
     const reached = (level: Level) =>
-      Number([replies[round.length + levels.indexOf(level)]].flat()[0]) >= this.waits[level].wanted
+      Number([replies[round.length + 1 + levels.indexOf(level)]].flat()[0]) >= this.waits[level].wanted
     for (const [i, { level, id, resolve, reject }] of round.entries())
       if (reached(level) && (replies[i] as unknown[]).length > 0) resolve()
       else
