@@ -56,7 +56,7 @@ const finders: Record<
       ? {
           kind: 'url',
           url: env.REDIS_URL,
-          described: `the Redis at ${new URL(env.REDIS_URL).host} (REDIS_URL)`,
+          described: `the Redis at ${hostsOf(env.REDIS_URL)} (REDIS_URL)`,
         }
       : undefined,
 
@@ -96,6 +96,9 @@ const finders: Record<
     }
   },
 }
+
+/** Hosts and ports of the URL, of which a cluster's has several, without user and password. */
+const hostsOf = (url: string): string => /^[^/]*\/\/(?:[^@/]*@)?([^/?]*)/.exec(url)?.[1] ?? ''
 
 const notFound = (detail: string) =>
   Object.assign(
@@ -137,6 +140,8 @@ export interface RunningRedis {
   readonly source: RedisSource
   /** Only for a child of our own. */
   readonly pid: number | undefined
+  /** Whether the process runs; of a Redis that is not a child of ours nothing is known, and it is taken to. */
+  readonly running: boolean
   /** Stops in order. For a Redis given by URL: does nothing, it is not ours. */
   stop(): Promise<void>
   /** Sends a signal; resolves at once for SIGSTOP and SIGCONT, else when the process has ended. */
@@ -171,9 +176,10 @@ const givenRedis = (source: Extract<RedisSource, { kind: 'url' }>): RunningRedis
   }
   return {
     url: source.url,
-    port: Number(new URL(source.url).port || 6379),
+    port: Number(/:(\d+)$/.exec(hostsOf(source.url))?.[1] ?? 6379),
     source,
     pid: undefined,
+    running: true,
     stop: async () => undefined,
     kill: notOurs,
     restart: notOurs,
@@ -259,6 +265,9 @@ const startBinary = async (
     get pid() {
       return child?.pid
     },
+    get running() {
+      return child !== undefined && child.exitCode === null && child.signalCode === null
+    },
     kill,
     stop: async () => {
       // A frozen server hears SIGTERM only once it goes on.
@@ -297,6 +306,7 @@ const startContainer = async (
     port,
     source,
     pid: undefined,
+    running: true,
     stop: async () => {
       await container.stop()
     },

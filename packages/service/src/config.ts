@@ -7,7 +7,10 @@ const port = z.coerce.number().int().min(0).max(65_535)
 export const commonConfig = {
   REDIS_URL: z
     .string()
-    .regex(/^rediss?:\/\/\S+$/, 'give a URL like redis://127.0.0.1:6379')
+    .regex(
+      /^rediss?(\+cluster|\+sentinel)?:\/\/\S+$/,
+      'give a URL like redis://127.0.0.1:6379, redis+cluster://h1:p1,h2:p2 or redis+sentinel://h1:p1,h2:p2/name',
+    )
     .default('redis://127.0.0.1:6379'),
   /** The application whose jobs these are: the first part of every key. */
   JOBS_NAMESPACE: z

@@ -166,10 +166,16 @@ end
 local function push(queue, id)
   local work = PREFIX .. 'work:' .. queue
   local entry = call('XADD', work, 'NOMKSTREAM', '*', 'id', id)
-  if entry then return entry end
-  call('SADD', PREFIX .. 'queues', queue)
-  call('XGROUP', 'CREATE', work, GROUP, '0', 'MKSTREAM')
-  return call('XADD', work, '*', 'id', id)
+  if not entry then
+    call('SADD', PREFIX .. 'queues', queue)
+    call('XGROUP', 'CREATE', work, GROUP, '0', 'MKSTREAM')
+    entry = call('XADD', work, '*', 'id', id)
+  end
+  -- In a cluster no read can wait at the streams of several partitions: idle workers are told of the first job that waits.
+  if PUBLISH == 'SPUBLISH' and call('XLEN', work) - call('XINFO', 'GROUPS', work)[1][6] == 1 then
+    call(PUBLISH, work, '')
+  end
+  return entry
 end
 
 -- Entries that are done with go at the end of the script, together.

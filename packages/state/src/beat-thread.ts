@@ -3,8 +3,9 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { type Beaten, Beater, type Pace, type Verdict } from './beater.ts'
 import { Page } from './board.ts'
+import type { LinkOptions } from './connection.ts'
 import { isStateError, type StateErrorCode } from './errors.ts'
-import { type LinkOptions, RedisLink } from './redis.ts'
+import { RedisLink } from './redis.ts'
 import { type Transitions, transitionsOf } from './transitions.ts'
 
 export interface ThreadData {

@@ -3,6 +3,7 @@ import { createHash, randomFillSync } from 'node:crypto'
 import { z } from 'zod'
 import { Backoff } from './backoff.ts'
 import { encode, type JobDefinition } from './define.ts'
+import { ACKS } from './durability.ts'
 import { StateError } from './errors.ts'
 import { partitionOf } from './keys.ts'
 import { DEFAULTS, JobId, Label, LIMITS } from './schema/limits.ts'
@@ -49,6 +50,8 @@ const EnqueueOptions = z
     trace: z.string().max(512).optional(),
     /** What the worker's `ratePerKey` counts by: a tenant, a host that is called. */
     rateKey: Label.optional(),
+    /** How far the job must have got before it counts as accepted; default: what `connectJobs` was given, else memory. */
+    ack: z.enum(ACKS).optional(),
   })
   .refine(
     ({ id, key }) => id === undefined || key === undefined,
@@ -120,7 +123,7 @@ export const enqueueOf = <P, I>(
   const parsed = EnqueueOptions.safeParse(options)
   if (!parsed.success)
     throw new StateError('INVALID_OPTIONS', `The enqueue options are wrong. ${z.prettifyError(parsed.error)}`)
-  const { id, key, keyWindowMs, delayMs, runAt, backoff, priority, tags, ...rest } = parsed.data
+  const { id, key, keyWindowMs, delayMs, runAt, backoff, priority, tags, ack, ...rest } = parsed.data
   const digest =
     key === undefined ? undefined : createHash('sha256').update(key).digest('base64url').slice(0, 22)
   const made = digest === undefined ? newId() : newIdBeside(digest, partitions)
@@ -133,6 +136,7 @@ export const enqueueOf = <P, I>(
     runAt,
     key: digest,
     keyMs: keyWindowMs,
+    ack,
     options: {
       ...rest,
       priority: priority === 'normal' ? undefined : priority,

@@ -28,6 +28,10 @@ export type StateErrorCode =
   | 'KEY_CONFLICT'
   /** Another job of the same batch was refused, so this one was not enqueued either. */
   | 'BATCH_REFUSED'
+  /** The job is there, but a replica (or the disk) has not confirmed it in time; enqueueing it again by its id is safe. */
+  | 'NOT_REPLICATED'
+  /** The server can't tell whether the wanted level was reached; nothing was enqueued. */
+  | 'ACK_UNSUPPORTED'
   | 'UNKNOWN_JOB'
   /** The stream no longer holds the events after that cursor; read the snapshot and go on from its cursor. */
   | 'EVENTS_TRIMMED'

@@ -62,7 +62,7 @@ export const explain = async (
   if (isTerminal(job.state)) return { reason: 'ended', says: `The job has ended: ${job.state}.`, job }
   const hash = fieldsOf(reply)
   const last = nowOf(hash.now)?.last
-  const now = await redisTime(link)
+  const now = await redisTime(link, keys.prefix)
   const swept = await link.call('HGET', keys.sweep, 'at')
   const sweptMsAgo = swept === null ? null : Math.max(0, now - Number(swept))
   const reaper =

@@ -1,5 +1,8 @@
 // What a backend imports: enqueue, read, follow, steer. Everything here is checked before Redis hears of it.
+
+import type { LinkOptions } from './connection.ts'
 import type { JobDefinition } from './define.ts'
+import { type Ack, Confirmer } from './durability.ts'
 import { type EnqueueOptions, enqueueOf, validId, type When, whenOf } from './enqueue.ts'
 import { isStateError, StateError } from './errors.ts'
 import { followEvents, readSnapshot, stateChanges, type Wakeups } from './events.ts'
@@ -9,7 +12,7 @@ import { type Keys, keysOf, partitionOf } from './keys.ts'
 import { countJobs, type ListOptions, listJobs, type Page } from './listing.ts'
 import { presentWorkers, type WorkerAbout } from './presence.ts'
 import { type QueueStats, queueStats } from './queues.ts'
-import { type LinkOptions, RedisLink } from './redis.ts'
+import { RedisLink } from './redis.ts'
 import type { JobEvent } from './schema/event.ts'
 import type { Snapshot } from './schema/job.ts'
 import { JobName, LIMITS } from './schema/limits.ts'
@@ -29,6 +32,13 @@ export interface ConnectOptions extends LinkOptions {
   namespace: string
   /** Fixed for a namespace once it has jobs. */
   partitions?: number
+  /** How far a job must have got before its enqueue counts as accepted, unless the enqueue says; default: memory. */
+  ack?: Ack
+  /**
+   * Replicas that must confirm for `ack: 'replica'`; default 1. With as many as the master has, no failover loses the job;
+   * with fewer one may, which promotes another replica than those that confirmed.
+   */
+  ackReplicas?: number
 }
 
 export interface Enqueued {
@@ -38,6 +48,8 @@ export interface Enqueued {
   state: State | null
   /** The job had been enqueued before, with this id or key. */
   duplicate: boolean
+  /** The level that was asked for, and reached. */
+  ack: Ack
 }
 
 /** One job of a batch. `id` is the job's even when it was refused: repeat with it what may have been executed. */
@@ -108,6 +120,7 @@ export class Jobs {
   readonly link: RedisLink
   readonly transitions: Transitions
   readonly options: ConnectOptions
+  private readonly confirmer: Confirmer
   private subscriber: Subscriber | undefined
   private readonly waiting = new Map<string, Set<() => void>>()
 
@@ -117,12 +130,14 @@ export class Jobs {
     this.partitions = options.partitions ?? 1
     this.link = new RedisLink(options)
     this.transitions = transitionsOf(this.link, this.namespace, this.partitions)
+    this.confirmer = new Confirmer(options, this.link.publish === 'PUBLISH', options.ackReplicas ?? 1)
   }
 
   /**
    * Creates a job. With an `id` or a `key`, doing it again is harmless: the same job comes back as a duplicate.
    *
-   * @throws StateError INVALID_PAYLOAD, TOO_LARGE, INVALID_JOB_ID, INVALID_OPTIONS, ID_CONFLICT, KEY_CONFLICT, REDIS_…
+   * @throws StateError INVALID_PAYLOAD, TOO_LARGE, INVALID_JOB_ID, INVALID_OPTIONS, ID_CONFLICT, KEY_CONFLICT,
+   * NOT_REPLICATED (the job is there), ACK_UNSUPPORTED, REDIS_…
    */
   async enqueue<P, I = P>(
     job: JobDefinition<P, unknown, unknown, I>,
@@ -130,9 +145,10 @@ export class Jobs {
     options?: EnqueueOptions,
   ): Promise<Enqueued> {
     const made = enqueueOf(job, payload, options, this.partitions)
+    await this.ackable(made)
     const outcome = await this.transitions.enqueue(made)
     if (!outcome.ok) throw refusal(made, outcome)
-    return enqueued(made, outcome)
+    return this.accepted(made, outcome)
   }
 
   /**
@@ -192,20 +208,48 @@ export class Jobs {
         const group = indices.map((i) => made[i] as Enqueue)
         let outcomes: EnqueueOutcome[] | StateError
         try {
+          await Promise.all(group.map((each) => this.ackable(each)))
           outcomes = await this.transitions.enqueueAll(group)
         } catch (error) {
           if (!isStateError(error)) throw error
           outcomes = error
         }
-        for (const [at, i] of indices.entries()) {
-          const each = group[at] as Enqueue
-          const outcome = outcomes instanceof StateError ? undefined : outcomes[at]
-          if (outcome?.ok) items[i] = { ok: true, ...enqueued(each, outcome) }
-          else items[i] = refused(each.id, outcome ? refusal(each, outcome) : (outcomes as StateError))
-        }
+        await Promise.all(
+          indices.map(async (i, at) => {
+            const each = group[at] as Enqueue
+            const outcome = outcomes instanceof StateError ? undefined : outcomes[at]
+            if (!outcome?.ok) {
+              items[i] = refused(each.id, outcome ? refusal(each, outcome) : (outcomes as StateError))
+              return
+            }
+            items[i] = await this.accepted(each, outcome).then(
+              (one) => ({ ok: true, ...one }),
+              (error) => refused(outcome.id, error),
+            )
+          }),
+        )
       }),
     )
     return items
+  }
+
+  private ackOf({ ack }: Enqueue): Ack {
+    return ack ?? this.options.ack ?? 'memory'
+  }
+
+  private async ackable(made: Enqueue): Promise<void> {
+    const ack = this.ackOf(made)
+    if (ack !== 'memory') await this.confirmer.supported(this.transitions.keysFor(made.id), ack)
+  }
+
+  private async accepted(made: Enqueue, outcome: Extract<EnqueueOutcome, { ok: true }>): Promise<Enqueued> {
+    const { id, cursor, state, repeat } = outcome
+    const ack = this.ackOf(made)
+    // Of a job that has expired there is nothing left to confirm.
+    if (ack !== 'memory' && state !== null)
+      await this.confirmer.confirm(ack, this.transitions.keysFor(id), id, cursor)
+    // An id that was made for this call can be there only by this call, whose first reply got lost.
+    return { id, cursor, state, duplicate: repeat && (made.idGiven || id !== made.id), ack }
   }
 
   /**
@@ -393,6 +437,7 @@ export class Jobs {
 
   async close(): Promise<void> {
     this.subscriber?.close()
+    await this.confirmer.close()
     for (const wakes of this.waiting.values()) for (const wake of wakes) wake()
     await this.link.close()
   }
@@ -461,17 +506,6 @@ const validName = (name: string | undefined): string => {
     )
   return name ?? '*'
 }
-
-const enqueued = (
-  made: Enqueue,
-  { id, cursor, state, repeat }: Extract<EnqueueOutcome, { ok: true }>,
-): Enqueued => ({
-  id,
-  cursor,
-  state,
-  // An id that was made for this call can be there only by this call, whose first reply got lost.
-  duplicate: repeat && (made.idGiven || id !== made.id),
-})
 
 const refusal = ({ id }: Enqueue, { reason }: Rejection): StateError => {
   switch (reason) {

@@ -54,6 +54,8 @@ export const keysOf = (namespace: string, partition: number) => {
     key: (digest: string) => `${prefix}key:${digest}`,
     /** SET: names of jobs whose claims are stopped; `*` stands for all. */
     paused: `${prefix}paused`,
+    /** STRING PX: written before each wait for replicas or the disk, to have something to wait for. */
+    confirmed: `${prefix}confirmed`,
     /** STRING PX: a worker process, as JSON. Partition 0 only. */
     worker: (id: string) => `${prefix}worker:${id}`,
     /** ZSET: ids of worker processes, by the time they are taken for gone. Partition 0 only. */

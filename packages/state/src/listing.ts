@@ -157,10 +157,10 @@ export const listJobs = async (
     (options.to === undefined || job.createdAt < options.to)
   const [fromPartition, fromSource, fromPosition]: Place =
     options.cursor === undefined ? [0, '', ''] : decodePlace(options.cursor)
-  const now = await redisTime(link)
   const jobs: Snapshot[] = []
   for (let partition = fromPartition; partition < partitions.length; partition++) {
     const keys = partitions[partition] as Keys
+    const now = await redisTime(link, keys.prefix)
     for (const source of await sourcesOf(link, keys, now, options)) {
       if (partition === fromPartition && source.name < fromSource) continue
       let position = partition === fromPartition && source.name === fromSource ? fromPosition : ''
@@ -189,8 +189,8 @@ export const countJobs = async (
   partitions: readonly Keys[],
 ): Promise<Record<State, number>> => {
   const counts = Object.fromEntries(STATES.map((state) => [state, 0])) as Record<State, number>
-  const now = await redisTime(link)
   for (const keys of partitions) {
+    const now = await redisTime(link, keys.prefix)
     counts.SCHEDULED += Number(await link.call('ZCARD', keys.scheduled))
     for (const { length, pending } of await queuesOf(link, keys)) {
       counts.PROCESSING += pending

@@ -1,10 +1,12 @@
 // What a worker reads of its queues: the entries that come next, blocking, on a connection of its own; and those that
-// were delivered to it before.
+// were delivered to it before. In a cluster, where one read can't wait at several partitions, it is told which have some.
 import { isStateError } from './errors.ts'
 import type { Jobs } from './jobs.ts'
 import { GROUP } from './keys.ts'
 import { NO_GROUP, RedisLink } from './redis.ts'
 import { PRIORITIES } from './schema/machine.ts'
+import { Subscriber } from './subscriber.ts'
+import type { Taken } from './transitions.ts'
 
 /** Milliseconds a read blocks for; a read that has not come back a while later has its connection replaced. */
 const BLOCK_MS = 5_000
@@ -17,13 +19,21 @@ export const streamsOf = (name: string): string[] =>
   PRIORITIES.map((priority) => (priority === 'normal' ? name : `${name}:${priority}`))
 
 export class QueueReader {
+  /** Whether `next` only tells that there is something to take. */
+  readonly told: boolean
   private readonly jobs: Jobs
   private readonly queues: string[]
   private readonly worker: string
-  private readonly streams: string[]
+  /** Streams that one command can read, and of each the partition where there are several. */
+  private readonly reads: string[][]
+  private readonly partitions = new Map<string, number>()
   private readonly trouble: (error: unknown) => void
   // A blocking read shares its connection with nothing else.
   private readonly link: RedisLink
+  private bell: Subscriber | undefined
+  /** Partitions that may have jobs waiting. */
+  private readonly due = new Set<number>()
+  private ring: () => void = () => undefined
   private clientId: unknown
   private connection = 0
 
@@ -31,7 +41,11 @@ export class QueueReader {
     this.jobs = jobs
     this.queues = streamsOf(name)
     this.worker = worker
-    this.streams = jobs.transitions.keys.flatMap((keys) => this.queues.map((queue) => keys.work(queue)))
+    const streams = jobs.transitions.keys.map((keys) => this.queues.map((queue) => keys.work(queue)))
+    this.told = jobs.link.publish === 'SPUBLISH'
+    this.reads = this.told ? streams : [streams.flat()]
+    for (const [partition, names] of streams.entries())
+      for (const name of names) this.partitions.set(name, partition)
     this.trouble = trouble
     this.link = new RedisLink({ ...jobs.options, onTrouble: trouble })
   }
@@ -43,23 +57,60 @@ export class QueueReader {
 
   /** Connects, and makes the streams and groups that are not there. */
   async open(): Promise<void> {
-    await this.link.connect()
+    if (!this.told) await this.link.connect()
     await this.ensureGroups()
+    if (!this.told) return
+    const { options } = this.jobs
+    this.bell = new Subscriber(
+      { ...options, onTrouble: this.trouble },
+      {
+        onMessage: (stream) => this.rung([this.partitions.get(stream) ?? 0]),
+        onRecovered: () => this.rung(this.partitions.values()),
+      },
+    )
+    this.rung(this.partitions.values())
+    await Promise.all([...this.partitions.keys()].map((stream) => this.bell?.subscribe(stream)))
+  }
+
+  /** Whether the partition may have jobs waiting. */
+  mayHave(partition: number): boolean {
+    return !this.told || this.due.has(partition)
+  }
+
+  /** Takes from a partition, and remembers if nothing is left there. */
+  async take(partition: number, take: () => Promise<Taken>): Promise<Taken> {
+    let empty = false
+    // Before the call: what comes while it is under way is told of again.
+    this.due.delete(partition)
+    try {
+      const taken = await take()
+      empty = taken.grants.length === 0 && taken.retryInMs === 0
+      return taken
+    } finally {
+      if (!empty) this.due.add(partition)
+    }
   }
 
   /** Entries that were delivered to this worker and are neither done nor given to another. */
   async own(count: number): Promise<Entry[]> {
-    return (await this.read('0', count, this.jobs.link)) ?? []
+    const found = await Promise.all(
+      this.reads.map((streams) => this.read('0', count, this.jobs.link, streams)),
+    )
+    return found.flatMap((entries) => entries ?? [])
   }
 
   /** The next entries, waiting for the first a few seconds. Empty when none came, or the read was ended. */
   async next(count: number): Promise<Entry[]> {
+    if (this.told) {
+      await this.untilRung()
+      return []
+    }
     const { connections } = this.link
     if (this.connection !== connections) {
       this.clientId = await this.link.call('CLIENT', 'ID')
       this.connection = connections
     }
-    const found = await this.read('>', count, this.link)
+    const found = await this.read('>', count, this.link, this.reads[0] as string[])
     if (!found) await this.ensureGroups()
     return found ?? []
   }
@@ -71,6 +122,7 @@ export class QueueReader {
       left = true
     })
     while (!left) {
+      this.ring()
       if (this.clientId !== undefined)
         await this.jobs.link.call('CLIENT', 'UNBLOCK', String(this.clientId)).catch(this.trouble)
       await Promise.race([leaving, new Promise((resolve) => setTimeout(resolve, 20))])
@@ -78,17 +130,23 @@ export class QueueReader {
   }
 
   close(): Promise<void> {
+    this.bell?.close()
     return this.link.close()
   }
 
   /** Undefined when a group is gone. */
-  private async read(from: '>' | '0', count: number, link: RedisLink): Promise<Entry[] | undefined> {
+  private async read(
+    from: '>' | '0',
+    count: number,
+    link: RedisLink,
+    streams: string[],
+  ): Promise<Entry[] | undefined> {
     const block = from === '>' ? (['BLOCK', BLOCK_MS] as const) : []
     const reply = await link.once(
       [
         ...(['XREADGROUP', 'GROUP', GROUP, this.worker, 'COUNT', count, ...block, 'STREAMS'] as const),
-        ...this.streams,
-        ...this.streams.map(() => from),
+        ...streams,
+        ...streams.map(() => from),
       ],
       from === '>' ? BLOCK_MS + BLOCK_GRACE_MS : BLOCK_GRACE_MS,
     )
@@ -99,6 +157,24 @@ export class QueueReader {
       if (Array.isArray(entries))
         for (const [entry, fields] of entries) if (fields?.[1]) found.push([fields[1], entry])
     return found
+  }
+
+  private rung(partitions: Iterable<number>): void {
+    for (const partition of partitions) this.due.add(partition)
+    this.ring()
+  }
+
+  /** Until a partition has something; all are looked at now and then, since publish/subscribe may lose a message. */
+  private async untilRung(): Promise<void> {
+    if (this.due.size > 0) return
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(() => this.rung(this.partitions.values()), BLOCK_MS)
+      this.ring = () => {
+        clearTimeout(timer)
+        this.ring = () => undefined
+        resolve()
+      }
+    })
   }
 
   private async ensureGroups(): Promise<void> {

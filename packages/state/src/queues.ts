@@ -54,7 +54,7 @@ export const queuesOf = async (link: RedisLink, keys: Keys): Promise<QueueState[
 export const queueStats = async (link: RedisLink, partitions: readonly Keys[]): Promise<QueueStats[]> => {
   const stats = new Map<string, QueueStats>()
   for (const keys of partitions) {
-    const now = await redisTime(link)
+    const now = await redisTime(link, keys.prefix)
     const paused = new Set((await link.call('SMEMBERS', keys.paused)) as string[])
     for (const { queue, length, pending, delivered } of await queuesOf(link, keys)) {
       const { name, priority } = queueNamed(queue)

@@ -1,12 +1,19 @@
-// The one wrapper around ioredis. It owns the connection profile, repeats what was not executed, settles every call by a
-// deadline and turns errors into typed ones without arguments (ioredis errors carry payloads and even the password).
-// Everything sent through `call` may be sent twice: reads, and scripts that are idempotent by construction.
+// How everything is sent to Redis, be it one server, a master behind sentinels or a cluster: repeats what was not executed,
+// settles every call by a deadline and turns errors into typed ones without arguments (ioredis errors carry payloads and
+// even the password). Everything sent through `call` may be sent twice: reads, and scripts that are idempotent.
 import { isDeepStrictEqual } from 'node:util'
-import { Redis, type RedisOptions } from 'ioredis'
+import type { Redis } from 'ioredis'
+import { parseAddress } from './address.ts'
+import { ClusterServers } from './cluster.ts'
+import { isServerAnswer, type LinkOptions, OneServer, type Servers, typed } from './connection.ts'
 import { StateError } from './errors.ts'
 import type { Script } from './scripts.generated.ts'
 
-/** Server answers that mean "not executed, try again", by prefix: texts differ between Redis and Valkey. */
+/**
+ * Server answers that mean "not executed, try again", by prefix: texts differ between Redis and Valkey. ASK is one of
+ * them: a slot that is being moved key by key is waited for, since a transition needs all keys of its partition in one
+ * place, and finds the ones that it does not declare missing on either side.
+ */
 const NOT_EXECUTED = [
   'LOADING',
   'READONLY',
@@ -17,114 +24,59 @@ const NOT_EXECUTED = [
   'MASTERDOWN',
   'BUSY ',
   'UNBLOCKED',
+  'NOREPLICAS',
 ]
-
-export interface LinkOptions {
-  /** `redis://[user:password@]host:port[/db]`, or `rediss://` for TLS. */
-  url: string
-  /** Milliseconds after which a call settles, retries included. */
-  deadlineMs?: number
-  /** Milliseconds without an answer after which a connection counts as dead and is replaced. */
-  commandTimeoutMs?: number
-  /** Told of each lost or refused connection, for logs; the link goes on trying. */
-  onTrouble?: (error: StateError) => void
-  /** Shown by CLIENT LIST. */
-  connectionName?: string
-  /** The fault point: awaited before and after each command, and may throw. For tests. */
-  fault?: (point: 'before' | 'after', command: string) => void | Promise<void>
-}
 
 export type Reply = unknown
 /** What `once` answers when the stream or its consumer group is gone: after a flush or a restart without data. */
 export const NO_GROUP = Symbol('NOGROUP')
 export type Command = readonly [name: string, ...args: (string | number)[]]
 
-/** Connection settings of `design.md`: nothing is sent twice behind our back, nothing waits without a bound. */
-export const profile = (options: LinkOptions) =>
-  ({
-    lazyConnect: true,
-    autoResendUnfulfilledCommands: false,
-    enableOfflineQueue: false,
-    maxRetriesPerRequest: 0,
-    // Blocking and subscribed connections need their own limit; ours is per call, below.
-    connectTimeout: 2_000,
-    autoResubscribe: false,
-    enableAutoPipelining: false,
-    noDelay: true,
-    keepAlive: 10_000,
-    replyMapping: 'legacy' as const,
-    retryStrategy: (times: number) =>
-      Math.min(50 * 2 ** Math.min(times, 5), 1_000) * (0.5 + Math.random() / 2),
-    ...(options.connectionName ? { connectionName: options.connectionName } : {}),
-  }) satisfies RedisOptions
-
-export const addressOf = (url: string): string => {
-  try {
-    const { hostname, port } = new URL(url)
-    return `${hostname}:${port || 6379}`
-  } catch {
-    throw new StateError('INVALID_OPTIONS', 'REDIS_URL is not a URL like redis://127.0.0.1:6379')
-  }
-}
-
-/** A typed error that names the server and the kind of trouble, and nothing of what was sent. */
-export const typed = (error: unknown, address: string): StateError => {
-  if (error instanceof StateError) return error
-  if (error instanceof TypeError || error instanceof RangeError) throw error
-  const text = error instanceof Error ? error.message : String(error)
-  if (text.startsWith('OOM'))
-    return new StateError('REDIS_OUT_OF_MEMORY', `Redis at ${address} is at its memory limit (maxmemory).`)
-  if (/^[A-Z]{3,}\b/.test(text) && !/^(ECONN|EPIPE|ENOTFOUND|ETIMEDOUT|EHOST|EAI)/.test(text))
-    return new StateError('REDIS_REFUSED', `Redis at ${address} refused a command: ${text.slice(0, 200)}`)
-  return new StateError('REDIS_UNAVAILABLE', `Redis at ${address} is not reachable (${causeOf(error)}).`)
-}
-
-const causeOf = (error: unknown): string => {
-  const code = (error as { code?: unknown } | null)?.code
-  if (typeof code === 'string') return code
-  return error instanceof Error && error.message ? error.message.slice(0, 100) : 'connection closed'
-}
-
 /** Looks at what changes all the time until a read is given up. */
 const STEADY_TRIES = 20
 
-const isServerAnswer = (error: unknown): boolean => (error as Error | null)?.name === 'ReplyError'
-
 const notExecuted = (error: unknown): boolean =>
-  isServerAnswer(error) && NOT_EXECUTED.some((prefix) => (error as Error).message.startsWith(prefix))
+  isServerAnswer(error) && NOT_EXECUTED.some((prefix) => error.message.startsWith(prefix))
+
+/** A MULTI is discarded (EXECABORT) when one of its commands was refused; what matters is why that one was. */
+const telling = (error: unknown): unknown =>
+  (error as { previousErrors?: unknown[] }).previousErrors?.find(notExecuted) ?? error
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
+/** The key of a command: every key of ours begins with its hash tag, and no word before a key does. */
+const keyOf = (command: Command): string | undefined =>
+  command.find((word): word is string => typeof word === 'string' && word.startsWith('{'))
+
 export class RedisLink {
   readonly address: string
-  private readonly client: Redis
+  /** The command a script publishes with. */
+  readonly publish: 'PUBLISH' | 'SPUBLISH'
+  private readonly servers: Servers
   private readonly options: LinkOptions
   private readonly deadlineMs: number
   private readonly commandTimeoutMs: number
   private closed = false
-  private connected = 0
-  private lastTrouble: StateError | undefined
 
+  /** @throws StateError INVALID_OPTIONS */
   constructor(options: LinkOptions) {
+    const { kind, shown } = parseAddress(options.url)
     this.options = options
-    this.address = addressOf(options.url)
+    this.address = shown
     this.deadlineMs = options.deadlineMs ?? 10_000
     this.commandTimeoutMs = options.commandTimeoutMs ?? 3_000
-    this.client = new Redis(options.url, profile(options))
-    // Every call that waits for the connection listens for it.
-    this.client.setMaxListeners(0)
-    this.client.on('error', (error) => this.trouble(error))
-    this.client.on('ready', () => this.connected++)
-  }
-
-  private trouble(error: unknown) {
-    this.lastTrouble = typed(error, this.address)
-    this.options.onTrouble?.(this.lastTrouble)
+    this.servers = kind === 'cluster' ? new ClusterServers(options) : new OneServer(options)
+    this.publish = kind === 'cluster' ? 'SPUBLISH' : 'PUBLISH'
   }
 
   /** Runs one command that may safely run twice. Throws a StateError; settles within the deadline. */
   call(...command: Command): Promise<Reply> {
-    return this.settle(command[0], () => this.client.call(...(command as [string, ...string[]])))
+    return this.callAt(keyOf(command), ...command)
+  }
+
+  /** The same, on the server that has the key: for commands that name none. */
+  callAt(key: string | undefined, ...command: Command): Promise<Reply> {
+    return this.settle(command[0], key, (client) => client.call(...(command as [string, ...string[]])))
   }
 
   /**
@@ -132,21 +84,20 @@ export class RedisLink {
    * back by `timeoutMs` has its connection replaced (ioredis#1888: it may never).
    */
   async once(command: Command, timeoutMs: number): Promise<Reply> {
-    await this.whenReady(performance.now() + this.deadlineMs)
+    const deadline = performance.now() + this.deadlineMs
+    const connection = await this.servers.reach(keyOf(command), deadline)
     try {
       await this.options.fault?.('before', command[0])
       const [name, ...args] = command
-      const reply = await this.timed(this.client.call(name, ...args.map(String)), timeoutMs)
+      const reply = await connection.timed(connection.client.call(name, ...args.map(String)), timeoutMs)
       await this.options.fault?.('after', command[0])
       return reply
     } catch (error) {
-      if (isServerAnswer(error) && (error as Error).message.startsWith('NOGROUP')) return NO_GROUP
-      throw typed(error, this.address)
+      if (isServerAnswer(error) && error.message.startsWith('NOGROUP')) return NO_GROUP
+      this.servers.failed(connection, error)
+      throw typed(error, connection.address)
     }
   }
-
-  /** The command a script publishes with. */
-  readonly publish: 'PUBLISH' | 'SPUBLISH' = 'PUBLISH'
 
   /**
    * Runs a transition; the script is loaded by content where the server does not have it (restart, failover, flush).
@@ -154,37 +105,37 @@ export class RedisLink {
    * @param key routes it; the keys it touches share its hash tag
    */
   script(script: Script, key: string, argv: string[]): Promise<Reply> {
-    return this.settle(script.name, async () => {
+    return this.settle(script.name, key, async (client) => {
       try {
-        return await this.client.call('EVALSHA', script.sha, 1, key, ...argv)
+        return await client.call('EVALSHA', script.sha, 1, key, ...argv)
       } catch (error) {
         if (!isServerAnswer(error)) throw error
-        if ((error as Error).message.startsWith('NOSCRIPT'))
-          return await this.client.call('EVAL', script.source, 1, key, ...argv)
-        ;(error as Error).message = located((error as Error).message, script)
+        if (error.message.startsWith('NOSCRIPT'))
+          return await client.call('EVAL', script.source, 1, key, ...argv)
+        error.message = located(error.message, script)
         throw error
       }
     })
   }
 
-  /** Runs reads in one MULTI, so that all of them see one moment. */
+  /** Runs reads on keys of one partition in one MULTI, so that all of them see one moment. */
   atomic(commands: Command[]): Promise<Reply[]> {
-    return this.settle('MULTI', async () => {
+    return this.settle('MULTI', keyOf(commands[0] ?? ['']), async (client) => {
       try {
-        return unwrap(await this.client.multi(commands.map(named)).exec())
+        return unwrap(await client.multi(commands.map(named)).exec())
       } catch (error) {
         // EXECABORT: nothing was executed, for the reason that a command was not even queued.
-        const reason = (error as { previousErrors?: Error[] }).previousErrors?.[0] ?? error
-        if ((reason as Error).message.startsWith('OOM')) return this.steady(commands)
-        throw reason
+        const reason = (error as { previousErrors?: Error[] }).previousErrors?.[0]
+        if (reason?.message.startsWith('OOM')) return this.steady(client, commands)
+        throw error
       }
     })
   }
 
   /** With its memory full Redis queues nothing in a MULTI. What says the same twice in a row held in between. */
-  private async steady(commands: Command[]): Promise<Reply[]> {
+  private async steady(client: Redis, commands: Command[]): Promise<Reply[]> {
     for (let tries = 0; tries < STEADY_TRIES; tries++) {
-      const replies = unwrap(await this.client.pipeline([...commands, ...commands].map(named)).exec())
+      const replies = unwrap(await client.pipeline([...commands, ...commands].map(named)).exec())
       const once = replies.slice(0, commands.length)
       if (isDeepStrictEqual(once, replies.slice(commands.length))) return once
     }
@@ -194,100 +145,62 @@ export class RedisLink {
     )
   }
 
-  /** Runs commands in one round trip, not atomically. */
+  /** Runs commands on keys of one partition in one round trip and in order, not atomically. */
   batch(commands: Command[]): Promise<Reply[]> {
     if (commands.length === 0) return Promise.resolve([])
-    return this.settle('PIPELINE', async () => unwrap(await this.client.pipeline(commands.map(named)).exec()))
+    return this.settle('PIPELINE', keyOf(commands[0] ?? ['']), async (client) =>
+      unwrap(await client.pipeline(commands.map(named)).exec()),
+    )
   }
 
   /** Connections made so far: another number means that replies may have been lost, and that Redis knows us anew. */
   get connections(): number {
-    return this.connected
+    return this.servers.connections
   }
 
-  /** Whether the connection is up at this moment. */
+  /** Whether the connection is up at this moment; in a cluster, any of them. */
   get ready(): boolean {
-    return this.client.status === 'ready'
+    return this.servers.ready
   }
 
   /** Connects, and waits at most `withinMs` for it. Throws REDIS_UNAVAILABLE with the address. */
   async connect(withinMs = this.deadlineMs): Promise<void> {
-    await this.whenReady(performance.now() + withinMs)
+    await this.servers.reach(undefined, performance.now() + withinMs)
   }
 
   async close(): Promise<void> {
     this.closed = true
-    this.client.disconnect()
+    this.servers.close()
   }
 
-  private async settle<T>(name: string, send: () => Promise<T>): Promise<T> {
+  private async settle<T>(
+    name: string,
+    key: string | undefined,
+    send: (client: Redis) => Promise<T>,
+  ): Promise<T> {
     const deadline = performance.now() + this.deadlineMs
     for (let tries = 0; ; tries++) {
-      await this.whenReady(deadline)
+      const connection = await this.servers.reach(key, deadline)
       try {
         await this.options.fault?.('before', name)
-        const reply = await this.timed(send(), Math.min(this.commandTimeoutMs, deadline - performance.now()))
+        const leftMs = Math.min(this.commandTimeoutMs, deadline - performance.now())
+        const reply = await connection.timed(send(connection.client), leftMs)
         await this.options.fault?.('after', name)
         return reply
-      } catch (error) {
+      } catch (thrown) {
+        const error = telling(thrown)
+        if (!this.closed) this.servers.failed(connection, error)
         const final = isServerAnswer(error) && !notExecuted(error)
-        if (final || this.closed || performance.now() >= deadline) throw typed(error, this.address)
-        // READONLY and the like come from a server that was demoted: a new connection finds the new one.
-        if (isServerAnswer(error)) this.client.disconnect(true)
+        if (final || this.closed || performance.now() >= deadline) throw typed(error, connection.address)
         await pause(Math.min(20 * 2 ** tries, 500) * (0.5 + Math.random() / 2))
       }
     }
   }
-
-  /** A connection that does not answer in time is replaced; ioredis by itself would wait for ever. */
-  private timed<T>(promise: Promise<T>, timeoutMs: number): Promise<T> {
-    const ms = Math.max(1, Math.round(timeoutMs))
-    return new Promise<T>((resolve, reject) => {
-      const timer = setTimeout(() => {
-        reject(new StateError('REDIS_TIMEOUT', `Redis at ${this.address} did not answer within ${ms} ms.`))
-        if (!this.closed) this.client.disconnect(true)
-      }, ms)
-      promise.then(resolve, reject).finally(() => clearTimeout(timer))
-    })
-  }
-
-  private async whenReady(deadline: number): Promise<void> {
-    if (this.client.status === 'ready') return
-    if (this.closed) throw new StateError('CLOSED', 'This connection has been closed.')
-    if (this.client.status === 'wait' || this.client.status === 'end')
-      // A refusal comes again as an 'error' event, and the retry goes on by itself.
-      this.client.connect().catch((error) => this.trouble(error))
-    await new Promise<void>((resolve, reject) => {
-      const done = (finish: () => void) => {
-        clearTimeout(timer)
-        this.client.off('ready', onReady)
-        this.client.off('end', onEnd)
-        finish()
-      }
-      const onReady = () => done(resolve)
-      const onEnd = () =>
-        this.closed && done(() => reject(new StateError('CLOSED', 'This connection has been closed.')))
-      const timer = setTimeout(
-        () =>
-          done(() =>
-            reject(
-              new StateError(
-                'REDIS_UNAVAILABLE',
-                this.lastTrouble?.message ?? `Redis at ${this.address} is not reachable (no answer).`,
-              ),
-            ),
-          ),
-        Math.max(1, deadline - performance.now()),
-      )
-      this.client.once('ready', onReady)
-      this.client.on('end', onEnd)
-    })
-  }
 }
 
-/** Redis' clock in milliseconds. */
-export const redisTime = async (link: RedisLink): Promise<number> => {
-  const [seconds, micros] = (await link.call('TIME')) as [string, string]
+/** The clock, in milliseconds, of the server that has the key. */
+export const redisTime = async (link: RedisLink, key: string): Promise<number> => {
+  const [seconds, micros] = (await link.callAt(key, 'TIME')) as [string, string]
   return Number(seconds) * 1_000 + Math.floor(Number(micros) / 1_000)
 }
 

@@ -1,44 +1,65 @@
-// A connection that listens to job channels. Publish/subscribe is at most once: whoever uses this treats a message as a
-// hint of what is in the stream, and every (re)connect as a gap in all of its channels.
-import { Redis } from 'ioredis'
-import { addressOf, type LinkOptions, profile, typed } from './redis.ts'
+// Listens to channels. In a cluster each channel is heard from the node that owns its slot. Publish/subscribe is at most
+// once: whoever uses this treats a message as a hint of what is in the stream, and every `onRecovered` as a gap in all
+// of the channels.
+import { parseAddress } from './address.ts'
+import { ClusterServers } from './cluster.ts'
+import { Connection, isServerAnswer, type LinkOptions } from './connection.ts'
+import { slotOf } from './slots.ts'
 
 export interface Listener {
   onMessage(channel: string, message: string): void
-  /** All channels are subscribed again after the connection was lost: each may have missed messages. */
+  /** Channels are subscribed again after a connection was lost or a slot has moved: each may have missed messages. */
   onRecovered(): void
   onLost?(): void
 }
 
-/** Milliseconds between probes of the subscribed connection, and until an unanswered one has it replaced. */
+/** Milliseconds between probes of a subscribed connection, and until an unanswered one has it replaced. */
 const PROBE_MS = 2_000
+const DEAD_MS = 2.5 * PROBE_MS
+/** Milliseconds between tries to subscribe what could not be. */
+const MEND_PAUSE_MS = 50
+/** Milliseconds that one server gets to connect, or to confirm, in one try. */
+const TRY_MS = 1_000
+const CHANNELS_AT_ONCE = 1_000
+
+/** One subscribed connection. */
+interface Ear {
+  connection: Connection
+  answeredAt: number
+  /** Subscriptions under way. */
+  asking: number
+}
+
+const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
 export class Subscriber {
-  private readonly client: Redis
-  private readonly wanted = new Set<string>()
+  private readonly options: LinkOptions
   private readonly listener: Listener
+  /** Knows the owners of slots; undefined where there is one server. */
+  private readonly cluster: ClusterServers | undefined
+  private readonly ears = new Map<string, Ear>()
+  private readonly wanted = new Set<string>()
+  /** Where each channel was confirmed. */
+  private readonly placed = new Map<string, Ear>()
   private readonly probe: NodeJS.Timeout
   private established = false
+  private broken = false
+  private mending = false
   private closed = false
-  private answeredAt = performance.now()
 
+  /** @throws StateError INVALID_OPTIONS */
   constructor(options: LinkOptions, listener: Listener) {
-    const address = addressOf(options.url)
+    this.options = options
     this.listener = listener
-    this.client = new Redis(options.url, profile(options))
-    this.client.on('error', (error) => options.onTrouble?.(typed(error, address)))
-    this.client.on('message', (channel: string, message: string) => listener.onMessage(channel, message))
-    this.client.on('ready', () => void this.resume())
-    this.client.on('close', () => {
-      if (this.established && !this.closed) listener.onLost?.()
-    })
-    this.client.connect().catch((error) => options.onTrouble?.(typed(error, address)))
+    if (parseAddress(options.url).kind === 'cluster') this.cluster = new ClusterServers(options)
+    void this.mend()
     this.probe = setInterval(() => this.check(), PROBE_MS)
   }
 
-  /** Whether messages arrive: connected, and the last probe was answered. */
+  /** Whether messages arrive: connected, the last probes were answered, and no channel waits for its subscription. */
   get alive(): boolean {
-    return this.client.status === 'ready' && performance.now() - this.answeredAt < 2.5 * PROBE_MS
+    if (this.mending || (this.cluster && !this.cluster.ready)) return false
+    return [...this.ears.values()].every(isAlive)
   }
 
   /**
@@ -47,54 +68,200 @@ export class Subscriber {
    */
   async subscribe(channel: string): Promise<void> {
     this.wanted.add(channel)
-    if (this.client.status !== 'ready') return
-    try {
-      await this.client.subscribe(channel)
-    } catch {
-      // The connection went away meanwhile: `resume` subscribes to everything wanted and tells `onRecovered`.
-    }
+    const ear = this.earOf(channel)
+    if (ear?.connection.ready && (await this.listen(ear, [channel]))) return
+    if (!this.placed.has(channel)) void this.mend()
   }
 
   unsubscribe(channel: string): void {
     this.wanted.delete(channel)
-    if (this.client.status === 'ready')
-      this.client.unsubscribe(channel).catch(() => this.client.disconnect(true))
+    const ear = this.placed.get(channel)
+    this.placed.delete(channel)
+    if (ear) this.leave(ear, channel)
   }
 
   close(): void {
     this.closed = true
     clearInterval(this.probe)
-    this.client.disconnect()
+    for (const { connection } of this.ears.values()) connection.close()
+    this.cluster?.close()
   }
 
-  private async resume(): Promise<void> {
-    this.answeredAt = performance.now()
-    try {
-      const channels = [...this.wanted]
-      for (let i = 0; i < channels.length; i += 1_000)
-        await this.client.subscribe(...channels.slice(i, i + 1_000))
-    } catch {
-      // Lost again: the next 'ready' starts over.
-      return
+  /** Places every channel that is not where it belongs, until all are; tells of it after each round that placed some. */
+  private async mend(): Promise<void> {
+    this.broken = true
+    if (this.mending || this.closed) return
+    this.mending = true
+    let toTell = this.established
+    while (this.broken && !this.closed) {
+      this.broken = false
+      const before = this.placed.size
+      const complete = await this.place()
+      toTell ||= this.placed.size > before
+      if (!complete) {
+        this.broken = true
+        if (this.placed.size > before) {
+          this.listener.onRecovered()
+          toTell = false
+        }
+        await pause(MEND_PAUSE_MS)
+      }
     }
-    const again = this.established
+    this.mending = false
     this.established = true
-    if (again || this.wanted.size > 0) this.listener.onRecovered()
+    if (toTell && !this.closed) this.listener.onRecovered()
+  }
+
+  private async place(): Promise<boolean> {
+    await this.cluster?.look()
+    const missing = new Map<Ear, Map<number, string[]>>()
+    let complete = true
+    for (const channel of this.wanted) {
+      const ear = this.earOf(channel)
+      const at = this.placed.get(channel)
+      if (at && at === ear) continue
+      if (at) {
+        this.placed.delete(channel)
+        this.leave(at, channel)
+      }
+      if (!ear) {
+        complete = false
+        continue
+      }
+      // One command takes channels of one slot only.
+      const slot = this.cluster ? slotOf(channel) : 0
+      const slots = missing.get(ear) ?? new Map<number, string[]>()
+      missing.set(ear, slots)
+      const channels = slots.get(slot)
+      if (channels) channels.push(channel)
+      else slots.set(slot, [channel])
+    }
+    // Without a channel the connection of a single server is made all the same: it is what readiness looks at.
+    if (!this.cluster) complete = await this.ear('').connection.attempt(TRY_MS)
+    const heard = await Promise.all(
+      [...missing].map(async ([ear, slots]) => {
+        if (!(await ear.connection.attempt(TRY_MS))) return false
+        let all = true
+        for (const channels of slots.values())
+          for (let i = 0; i < channels.length; i += CHANNELS_AT_ONCE)
+            all = (await this.listen(ear, channels.slice(i, i + CHANNELS_AT_ONCE))) && all
+        return all
+      }),
+    )
+    return complete && heard.every((each) => each)
+  }
+
+  /** Whether Redis has confirmed the channels. */
+  private async listen(ear: Ear, channels: string[]): Promise<boolean> {
+    const { client } = ear.connection
+    ear.asking++
+    try {
+      const asked = this.cluster ? client.ssubscribe(...channels) : client.subscribe(...channels)
+      await ear.connection.timed(asked as Promise<unknown>, TRY_MS)
+    } catch (error) {
+      // The connection went away or the slot has moved: `mend` goes on.
+      this.cluster?.failed(ear.connection, error)
+      return false
+    } finally {
+      ear.asking--
+    }
+    if (!ear.connection.ready) return false
+    for (const channel of channels)
+      if (this.wanted.has(channel)) this.placed.set(channel, ear)
+      else this.leave(ear, channel)
+    return true
+  }
+
+  private leave({ connection }: Ear, channel: string): void {
+    if (!connection.ready) return
+    const { client } = connection
+    const left = this.cluster ? client.sunsubscribe(channel) : client.unsubscribe(channel)
+    left.catch((error) => {
+      // Where the slot has moved away the server has let go of the channel by itself.
+      if (!isServerAnswer(error)) connection.replace()
+    })
+  }
+
+  private earOf(channel: string): Ear | undefined {
+    if (!this.cluster) return this.ear('')
+    const owner = this.cluster.owner(channel)
+    return owner === undefined ? undefined : this.ear(owner)
+  }
+
+  /** @param node of the cluster; '' for the one server there is */
+  private ear(node: string): Ear {
+    const known = this.ears.get(node)
+    if (known) return known
+    const split = node.lastIndexOf(':')
+    const at = node === '' ? undefined : { host: node.slice(0, split), port: Number(node.slice(split + 1)) }
+    const connection = new Connection(this.options, parseAddress(this.options.url), at)
+    const ear: Ear = { connection, answeredAt: performance.now(), asking: 0 }
+    this.ears.set(node, ear)
+    const onMessage = (channel: string, message: string) => this.listener.onMessage(channel, message)
+    connection.client.on('message', onMessage)
+    connection.client.on('smessage', onMessage)
+    connection.client.on('ready', () => {
+      ear.answeredAt = performance.now()
+    })
+    connection.client.on('close', () => this.lost(ear))
+    // The server let go of channels whose slot it gave away, without naming them here. (It also comes with the error of a
+    // subscription under way, which names them.)
+    connection.client.on('moved', () => {
+      if (ear.asking > 0) void this.mend()
+      else this.lost(ear)
+    })
+    return ear
+  }
+
+  private lost(ear: Ear): void {
+    if (this.closed) return
+    let some = false
+    for (const [channel, at] of this.placed)
+      if (at === ear) {
+        this.placed.delete(channel)
+        some = true
+      }
+    if (some) this.listener.onLost?.()
+    if (some || !this.cluster) void this.mend()
   }
 
   /** A half-open connection looks alive for ever: one that does not answer is replaced. */
   private check(): void {
-    if (this.client.status !== 'ready') return
-    if (!this.alive) {
-      this.client.disconnect(true)
-      return
+    for (const [node, ear] of this.ears) {
+      const { connection } = ear
+      if (!connection.ready) {
+        // A node that went and has no channels any more is not tried for ever.
+        if (this.cluster && !this.mending && ![...this.placed.values()].includes(ear)) {
+          connection.close()
+          this.ears.delete(node)
+        }
+        continue
+      }
+      if (!isAlive(ear)) {
+        connection.replace()
+        continue
+      }
+      connection.client.ping().then(
+        () => {
+          ear.answeredAt = performance.now()
+        },
+        // The connection broke while the probe was under way; it is made anew by itself.
+        () => undefined,
+      )
     }
-    this.client.ping().then(
-      () => {
-        this.answeredAt = performance.now()
-      },
-      // The connection broke while the probe was under way; ioredis reconnects by itself.
-      () => undefined,
-    )
+    if (this.cluster) void this.cluster.look().then(() => this.compare())
+  }
+
+  /** A node that was cut off from the cluster keeps its subscribers and has nothing to tell them: the map is compared. */
+  private compare(): void {
+    if (this.mending || this.closed) return
+    for (const [channel, ear] of this.placed)
+      if (this.earOf(channel) !== ear) {
+        void this.mend()
+        return
+      }
   }
 }
+
+const isAlive = ({ connection, answeredAt }: Ear): boolean =>
+  connection.ready && performance.now() - answeredAt < DEAD_MS

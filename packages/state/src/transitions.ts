@@ -1,6 +1,7 @@
 // The only place that changes a job: one typed function per move, each one Lua file. Expected outcomes are values.
 // Every one of them may be repeated when its reply was lost and then answers as the first time.
 import { Applier, type Name } from './apply.ts'
+import type { Ack } from './durability.ts'
 import { StateError } from './errors.ts'
 import { type Keys, keysOf, partitionOf } from './keys.ts'
 import type { RedisLink } from './redis.ts'
@@ -85,6 +86,7 @@ export interface Enqueue {
   /** Digest of the idempotency key, and how long it is kept. */
   key?: string | undefined
   keyMs?: number
+  ack?: Ack | undefined
   /** What is left out is the default. */
   options: {
     maxAttempts?: number | undefined

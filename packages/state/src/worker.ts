@@ -270,7 +270,10 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     let retryInMs = 0
     for (let asked = 0; asked < keys.length; asked++) {
       const at = (this.partition + asked) % keys.length
-      const taken = await take(keys[at] as Keys, this.definition.name, free, this.claimant)
+      if (!this.reader.mayHave(at)) continue
+      const taken = await this.reader.take(at, () =>
+        take(keys[at] as Keys, this.definition.name, free, this.claimant),
+      )
       for (const grant of taken.grants) this.begin(grant)
       if (taken.grants.length > 0) {
         this.partition = at
@@ -288,6 +291,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     const { connections } = this.reader
     const found = await this.reader.next(free)
     await this.claimEach(found)
+    if (this.reader.told) return false
     return found.length < free && this.putOff.length === 0 && connections === this.reader.connections
   }
 

@@ -126,7 +126,7 @@ describe('an idempotency key', () => {
 describe('when it runs', () => {
   it('is at once, after a delay, or at a time', async () => {
     const { jobs } = stage
-    const now = await redisTime(jobs.link)
+    const now = await redisTime(jobs.link, jobs.transitions.keys[0]?.prefix ?? '')
     expect((await jobs.enqueue(job, 1)).state).toBe('QUEUED')
     const delayed = await jobs.get((await jobs.enqueue(job, 1, { delayMs: 60_000 })).id)
     expect(delayed?.state).toBe('SCHEDULED')

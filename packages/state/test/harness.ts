@@ -13,7 +13,7 @@ import {
   type Snapshot,
   type State,
 } from '@jobs/state'
-import { startTestRedis, type TestRedis } from '@jobs/testkit'
+import { startCluster, startTestRedis, type TestRedis } from '@jobs/testkit'
 
 export const anyJob = defineJob({ name: 'any' })
 
@@ -39,9 +39,31 @@ export interface Harness {
   stop(): Promise<void>
 }
 
+let onCluster = false
+/** From now on harnesses of this file start a cluster and 16 partitions: the same tests run on both. */
+export const testOnCluster = () => {
+  onCluster = true
+}
+export const isOnCluster = () => onCluster
+
+const clusterTarget = async (): Promise<TestRedis> => {
+  const { url, nodes, digest, stop } = await startCluster()
+  const ofOneServer = () => {
+    throw new Error('a cluster has more than one server')
+  }
+  const [client, kill, restart, freeze, thaw] = [
+    ofOneServer,
+    ofOneServer,
+    ofOneServer,
+    ofOneServer,
+    ofOneServer,
+  ]
+  return { url, port: nodes[0]?.port ?? 0, pid: undefined, digest, stop, client, kill, restart, freeze, thaw }
+}
+
 export const startHarness = async (namespace = `t${randomBytes(4).toString('hex')}`): Promise<Harness> => {
-  const redis = await startTestRedis()
-  const jobs = new Jobs({ url: redis.url, namespace })
+  const redis = await (onCluster ? clusterTarget() : startTestRedis())
+  const jobs = new Jobs({ url: redis.url, namespace, partitions: onCluster ? 16 : 1 })
   const { transitions, link } = jobs
 
   const enqueue: Harness['enqueue'] = async (options) => (await jobs.enqueue(anyJob, { n: 1 }, options)).id

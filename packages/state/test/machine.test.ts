@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Keys } from '../src/keys.ts'
 import { canMove, MOVE_NAMES, MOVES, STATES } from '../src/schema/machine.ts'
-import { anyJob, type Harness, startHarness } from './harness.ts'
+import { anyJob, type Harness, isOnCluster, startHarness } from './harness.ts'
 
 let h: Harness
 beforeAll(async () => {
@@ -103,7 +103,8 @@ describe('a reply that got lost', () => {
   })
 })
 
-describe('an ended job', () => {
+// Looks into the server itself.
+describe.skipIf(isOnCluster())('an ended job', () => {
   it('leaves no key without a time to live, but the fixed ones of its partition', async () => {
     for (const state of ['COMPLETED', 'FAILED', 'CANCELLED'] as const) await h.jobIn(state)
     const client = h.redis.client()

@@ -175,7 +175,7 @@ describe('reschedule', () => {
     const { jobs } = stage
     const { id } = await jobs.enqueue(kind(), 1)
     expect(await jobs.reschedule(id, { delayMs: 60_000 })).toMatchObject({ ok: true, state: 'SCHEDULED' })
-    const at = (await redisTime(jobs.link)) + 3_600_000
+    const at = (await redisTime(jobs.link, jobs.transitions.keys[0]?.prefix ?? '')) + 3_600_000
     for (const runAt of [at, new Date(at)]) {
       await jobs.reschedule(id, { runAt })
       expect(await jobs.get(id)).toMatchObject({ state: 'SCHEDULED', runAt: at })

@@ -2,7 +2,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { findRedis, type RunningRedis, startRedis } from '@jobs/provision'
+import { findRedis, type RedisSource, type RunningRedis, startRedis } from '@jobs/provision'
 import { Redis } from 'ioredis'
 
 export interface TestRedis {
@@ -19,6 +19,16 @@ export interface TestRedis {
   /** A plain client to look with; closed at `stop`. */
   client(): Redis
   stop(): Promise<void>
+}
+
+/** A server program to start many of: what is there already, or a container, is no use for that. */
+export const binaryRedis = async (): Promise<Extract<RedisSource, { kind: 'binary' }>> => {
+  const { JOBS_REDIS_FROM: from = 'path', ...env } = process.env
+  for (const way of [from, 'debian']) {
+    const source = await findRedis({ env: { ...env, JOBS_REDIS_FROM: way } }).catch(() => undefined)
+    if (source?.kind === 'binary') return source
+  }
+  throw new Error('This test starts several Redis servers: put redis-server or valkey-server on the PATH.')
 }
 
 export const startTestRedis = async (

@@ -103,7 +103,9 @@ export class TestJobs extends Jobs {
       for (;;) {
         const now = await this.until(id, ({ state }) => isTerminal(state) || state === 'SCHEDULED')
         if (now.state !== 'SCHEDULED') break
-        await this.step(Math.max(0, (now.runAt ?? 0) - (await redisTime(this.link))))
+        await this.step(
+          Math.max(0, (now.runAt ?? 0) - (await redisTime(this.link, this.transitions.keysFor(id).prefix))),
+        )
       }
     } finally {
       await worker.stop({ graceMs: 0 })

@@ -183,9 +183,8 @@ const isAlive = ({ host, pid }: { host: string; pid: number }): boolean => {
 
 /** One round of a reaper that has been there all the while: no amnesty, as after a silence. */
 export const passes = async (jobs: Jobs, idleMs: number): Promise<Passed> => {
-  const now = await redisTime(jobs.link)
-  for (const { sweep } of jobs.transitions.keys)
-    await jobs.link.call('HSET', sweep, 'at', now, 'amnestyUntil', 0)
+  for (const { prefix, sweep } of jobs.transitions.keys)
+    await jobs.link.call('HSET', sweep, 'at', await redisTime(jobs.link, prefix), 'amnestyUntil', 0)
   // A test that is stopped in a debugger is no silence of Redis.
   const reaper = reaperOf(jobs, { intervalMs: 3_600_000 })
   const { reaped } = await reaper.sweep(idleMs)
