@@ -13,7 +13,7 @@ import {
   type Snapshot,
   type State,
 } from '@jobs/state'
-import { startTestRedis, type TestRedis } from '@jobs/testkit'
+import { type Engine, startTestRedis, type TestRedis } from '@jobs/testkit'
 import { nowOf } from '../src/record.ts'
 
 export const anyJob = defineJob({ name: 'any' })
@@ -40,8 +40,9 @@ export interface Harness {
   stop(): Promise<void>
 }
 
-export const startHarness = async (namespace = `t${randomBytes(4).toString('hex')}`): Promise<Harness> => {
-  const redis = await startTestRedis()
+export const startHarness = async (engine?: Engine): Promise<Harness> => {
+  const redis = await startTestRedis({ engine })
+  const namespace = `t${randomBytes(4).toString('hex')}`
   const jobs = new Jobs({ url: redis.url, namespace })
   const { transitions, link } = jobs
 
