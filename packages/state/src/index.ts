@@ -22,6 +22,13 @@ export type { WorkerAbout } from './presence.ts'
 export type { QueueStats } from './queues.ts'
 export { addressOf, type LinkOptions, RedisLink } from './redis.ts'
 export * from './schema/index.ts'
+export {
+  checkServer,
+  type Finding,
+  guardServer,
+  type ServerCheckOptions,
+  type ServerGuard,
+} from './server-check.ts'
 export { type Listener, Subscriber } from './subscriber.ts'
 export type {
   Attempt,
