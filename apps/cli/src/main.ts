@@ -77,6 +77,9 @@ const run = async (action: (jobs: Jobs, json: boolean) => Promise<number>): Prom
     partitions: config.JOBS_PARTITIONS,
     deadlineMs: DEADLINE_MS,
     connectionName: 'jobs-cli',
+    allowUnsafeRedis: config.JOBS_ALLOW_UNSAFE_REDIS,
+    // Who asks for one job does not ask for advice on the server.
+    onFinding: () => undefined,
   })
   try {
     process.exitCode = await action(jobs, given.json ?? false)

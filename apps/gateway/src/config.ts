@@ -1,13 +1,8 @@
 // The gateway's settings, from the environment.
-import { commonConfig, portSetting } from '@jobs/service'
+import { commonConfig, flagSetting, portSetting } from '@jobs/service'
 import { z } from 'zod'
 
 const LOOPBACK = /^(127(\.\d{1,3}){3}|::1|localhost)$/
-
-const flag = z
-  .enum(['true', 'false'])
-  .default('false')
-  .transform((value) => value === 'true')
 
 export const GatewayConfig = z
   .object({
@@ -19,7 +14,7 @@ export const GatewayConfig = z
     GATEWAY_OPS_HOST: z.string().default('127.0.0.1'),
     GATEWAY_AUTH: z.enum(['none', 'jwt']).default('none'),
     /** Lets GATEWAY_AUTH=none listen beyond loopback: everybody who reaches the port may then watch every job. */
-    GATEWAY_ALLOW_INSECURE: flag,
+    GATEWAY_ALLOW_INSECURE: flagSetting,
   })
   .superRefine((config, context) => {
     if (config.GATEWAY_AUTH === 'jwt')

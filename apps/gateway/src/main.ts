@@ -1,6 +1,14 @@
 // The gateway process: turns job streams into WebSocket rooms. Run as many as you like; they share nothing but Redis.
-import { createLogger, describe, loadConfig, runService, serveOps, waitForRedis } from '@jobs/service'
-import { checkLayout, RedisLink } from '@jobs/state'
+import {
+  createLogger,
+  describe,
+  loadConfig,
+  runService,
+  serveOps,
+  tellFinding,
+  waitForRedis,
+} from '@jobs/service'
+import { checkLayout, guardServer, RedisLink } from '@jobs/state'
 import { GatewayConfig } from './config.ts'
 import { startGateway } from './gateway.ts'
 import { Tailer } from './tailer.ts'
@@ -16,9 +24,12 @@ await runService('gateway', async () => {
   }
   const probe = new RedisLink(options)
   await waitForRedis(probe, log)
+  const guard = await guardServer(probe, {
+    allowUnsafe: config.JOBS_ALLOW_UNSAFE_REDIS,
+    onFinding: tellFinding(log),
+  })
   // The gateway only reads: a namespace without jobs yet has no layout, and that is fine.
   await checkLayout(probe, options.namespace, options.partitions, false)
-  await probe.close()
 
   const onError = (error: unknown) => log.warn(describe(error), 'trouble with Redis')
   const tailer = new Tailer({ ...options, onTrouble: onError, onError })
@@ -28,7 +39,11 @@ await runService('gateway', async () => {
     port: config.GATEWAY_PORT,
     onError,
   })
-  const ops = await serveOps(config.GATEWAY_OPS_HOST, config.GATEWAY_OPS_PORT, () => tailer.trouble)
+  const ops = await serveOps(
+    config.GATEWAY_OPS_HOST,
+    config.GATEWAY_OPS_PORT,
+    () => tailer.trouble ?? guard.trouble,
+  )
   log.info(
     { host: config.GATEWAY_HOST, port: gateway.port, opsPort: ops.port, namespace: options.namespace },
     'listening',
@@ -40,6 +55,8 @@ await runService('gateway', async () => {
       stop: async () => {
         await gateway.drain()
         await ops.close()
+        guard.stop()
+        await probe.close()
         await tailer.close()
       },
     },

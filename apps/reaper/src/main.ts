@@ -1,6 +1,14 @@
 // The reaper process: finds dead workers and gives their jobs to others. Run as many as you like.
-import { createLogger, describe, loadConfig, runService, serveOps, waitForRedis } from '@jobs/service'
-import { checkLayout, Jobs, RedisLink, reaperOf } from '@jobs/state'
+import {
+  createLogger,
+  describe,
+  loadConfig,
+  runService,
+  serveOps,
+  tellFinding,
+  waitForRedis,
+} from '@jobs/service'
+import { checkLayout, guardServer, Jobs, RedisLink, reaperOf } from '@jobs/state'
 import { ReaperConfig } from './config.ts'
 import { startLoop } from './loop.ts'
 
@@ -18,8 +26,11 @@ await runService('reaper', async () => {
   }
   const probe = new RedisLink(options)
   await waitForRedis(probe, log)
+  const guard = await guardServer(probe, {
+    allowUnsafe: config.JOBS_ALLOW_UNSAFE_REDIS,
+    onFinding: tellFinding(log),
+  })
   await checkLayout(probe, options.namespace, options.partitions, true)
-  await probe.close()
 
   const jobs = new Jobs({ ...options, onTrouble: (error) => log.warn(describe(error), 'trouble with Redis') })
   const intervalMs = config.REAPER_INTERVAL_MS
@@ -59,7 +70,7 @@ await runService('reaper', async () => {
 
   const ops = await serveOps(config.REAPER_OPS_HOST, config.REAPER_OPS_PORT, () => {
     const age = performance.now() - (sweeps.succeededAt ?? Number.NEGATIVE_INFINITY)
-    return age < 3 * intervalMs + 1_000 ? null : 'no sweep has succeeded lately: is Redis reachable?'
+    return age < 3 * intervalMs + 1_000 ? guard.trouble : 'no sweep has succeeded lately: is Redis reachable?'
   })
   log.info(
     { opsPort: ops.port, redis: jobs.link.address, namespace: jobs.namespace, intervalMs },
@@ -72,6 +83,8 @@ await runService('reaper', async () => {
       stop: async () => {
         await Promise.all([sweeps.stop(), promotions.stop()])
         await ops.close()
+        guard.stop()
+        await probe.close()
         await jobs.close()
       },
     },

@@ -2,7 +2,7 @@
 
 import { freePort } from '@jobs/provision'
 import { connectJobs } from '@jobs/state'
-import { fromSource, startProcess } from '@jobs/testkit'
+import { fromSource, startApp, startProcess } from '@jobs/testkit'
 import { afterEach, expect, it } from 'vitest'
 import { type Harness, startHarness } from './harness.ts'
 
@@ -39,3 +39,19 @@ it('refuses a namespace that has another number of partitions, and says what to 
   expect(await reaper.exited).toEqual({ code: 1, signal: null })
   expect(reaper.stdout.join('\n')).toContain('JOBS_PARTITIONS=4')
 })
+
+it.each(['reaper', 'gateway'])(
+  'the %s refuses a Redis that evicts keys, unless it is told to go on; then it says so',
+  async (app) => {
+    h = await startHarness()
+    await h.redis.client().config('SET', 'maxmemory-policy', 'allkeys-lru')
+    const main = `apps/${app}/src/main.ts`
+    const env = { ...h.env, GATEWAY_PORT: '0', GATEWAY_OPS_PORT: '0' }
+    const refused = startProcess(process.execPath, fromSource(main), { env })
+    expect(await refused.exited).toEqual({ code: 1, signal: null })
+    expect(refused.stdout.join('\n')).toMatch(/UNSAFE_REDIS.*allkeys-lru.*JOBS_ALLOW_UNSAFE_REDIS/)
+    const allowed = await startApp(main, { ...env, JOBS_ALLOW_UNSAFE_REDIS: 'true' })
+    expect(allowed.stdout.join('\n')).toContain('"code":"evicts_keys"')
+    await allowed.kill('SIGTERM')
+  },
+)

@@ -6,7 +6,7 @@ import { basename, join, sep } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { fileURLToPath } from 'node:url'
 import multipart from '@fastify/multipart'
-import { commonConfig, createLogger, loadConfig, runService } from '@jobs/service'
+import { commonConfig, createLogger, loadConfig, runService, tellFinding } from '@jobs/service'
 import { connectJobs, isStateError, type JobDefinition } from '@jobs/state'
 import Fastify, { type FastifyReply } from 'fastify'
 import { z } from 'zod'
@@ -41,6 +41,8 @@ await runService('backend', async () => {
     url: config.REDIS_URL,
     namespace: config.JOBS_NAMESPACE,
     partitions: config.JOBS_PARTITIONS,
+    allowUnsafeRedis: config.JOBS_ALLOW_UNSAFE_REDIS,
+    onFinding: tellFinding(log),
   })
   const definition: JobDefinition<{ file: string; title: string }> =
     config.WORKLOAD === 'transcribe' ? transcribe : digest

@@ -1,6 +1,6 @@
 // The worker process. Kill it however you like: the reaper gives its jobs to the next one.
 import { findPocketsphinx } from '@jobs/provision'
-import { commonConfig, createLogger, describe, loadConfig, runService } from '@jobs/service'
+import { commonConfig, createLogger, describe, loadConfig, runService, tellFinding } from '@jobs/service'
 import { connectJobs, Worker } from '@jobs/state'
 import { z } from 'zod'
 import { digester, transcriber } from './handlers.ts'
@@ -16,6 +16,8 @@ await runService('worker', async () => {
     url: config.REDIS_URL,
     namespace: config.JOBS_NAMESPACE,
     partitions: config.JOBS_PARTITIONS,
+    allowUnsafeRedis: config.JOBS_ALLOW_UNSAFE_REDIS,
+    onFinding: tellFinding(log),
   })
   const options = { concurrency: CONCURRENCY, workerId: `worker-${process.pid}` }
   const sphinx = await findPocketsphinx()

@@ -1,17 +1,25 @@
-// Where Redis comes from, in this order: REDIS_URL, the PATH, Docker, Debian packages. And starting one of one's own.
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+// Where Redis comes from, in this order: REDIS_URL, the PATH, Docker, Debian packages; or the engine that
+// JOBS_REDIS_ENGINE names. And starting one of one's own.
+import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { request } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
-import { promisify } from 'node:util'
 import { environmentOf, hasApt, type OnProgress, unpackDebianPackages } from './debian.ts'
+import { ENGINES, type Engine, findEngine, versionOf } from './engine.ts'
 import { cacheFolder, findProgram } from './path.ts'
 
 export type RedisSource =
   | { kind: 'url'; url: string; described: string }
-  | { kind: 'binary'; path: string; env: Record<string, string>; described: string }
+  | {
+      kind: 'binary'
+      path: string
+      /** Arguments before those of the server: a loader takes the server itself as one. */
+      before?: string[]
+      env: Record<string, string>
+      described: string
+    }
   | { kind: 'docker'; image: string; described: string }
 
 export interface FindOptions {
@@ -23,7 +31,8 @@ const WAYS = ['url', 'path', 'docker', 'debian'] as const
 type Way = (typeof WAYS)[number]
 
 /**
- * Finds or fetches a Redis. `JOBS_REDIS_FROM=url|path|docker|debian` allows one way only.
+ * Finds or fetches a Redis. `JOBS_REDIS_ENGINE=redis-8|valkey-8` asks for that engine, and for nothing else; without it
+ * `JOBS_REDIS_FROM=url|path|docker|debian` allows one way only.
  *
  * @throws Error with code REDIS_NOT_FOUND that names every choice
  */
@@ -31,6 +40,14 @@ export const findRedis = async ({
   env = process.env,
   onProgress,
 }: FindOptions = {}): Promise<RedisSource> => {
+  const engine = env.JOBS_REDIS_ENGINE
+  if (engine) {
+    if (!ENGINES.includes(engine as Engine))
+      throw notFound(`JOBS_REDIS_ENGINE=${engine} is none of ${ENGINES.join(', ')}`)
+    return findEngine(engine as Engine, env, onProgress).catch((error: Error) => {
+      throw notFound(`JOBS_REDIS_ENGINE=${engine}: ${error.message}`)
+    })
+  }
   const only = env.JOBS_REDIS_FROM
   if (only && !WAYS.includes(only as Way))
     throw notFound(`JOBS_REDIS_FROM=${only} is none of ${WAYS.join(', ')}`)
@@ -63,7 +80,7 @@ const finders: Record<
   path: async (env) => {
     const path = findProgram('redis-server', env.PATH) ?? findProgram('valkey-server', env.PATH)
     if (!path) return undefined
-    return { kind: 'binary', path, env: {}, described: `${await version(path, {})} from the PATH` }
+    return { kind: 'binary', path, env: {}, described: `${await versionOf([path], {})} from the PATH` }
   },
 
   docker: async (env, onProgress) => {
@@ -92,7 +109,7 @@ const finders: Record<
       kind: 'binary',
       path,
       env: programEnv,
-      described: `${await version(path, programEnv)} from Debian packages unpacked into the cache folder`,
+      described: `${await versionOf([path], programEnv)} from Debian packages unpacked into the cache folder`,
     }
   },
 }
@@ -109,12 +126,6 @@ const notFound = (detail: string) =>
     ),
     { code: 'REDIS_NOT_FOUND' },
   )
-
-const version = async (path: string, env: Record<string, string>): Promise<string> => {
-  const { stdout } = await promisify(execFile)(path, ['--version'], { env: { ...process.env, ...env } })
-  const match = /^(\S+) server v=(\S+)/i.exec(stdout)
-  return match ? `${match[1]} ${match[2]}` : stdout.trim().slice(0, 60)
-}
 
 const dockerAnswers = (env: NodeJS.ProcessEnv): Promise<boolean> => {
   const host = env.DOCKER_HOST ?? 'unix:///var/run/docker.sock'
@@ -208,7 +219,16 @@ const startBinary = async (
     let output = ''
     const started = spawn(
       source.path,
-      ['--port', String(port), '--bind', '127.0.0.1', '--dir', options.dir, ...serverArgs(options)],
+      [
+        ...(source.before ?? []),
+        '--port',
+        String(port),
+        '--bind',
+        '127.0.0.1',
+        '--dir',
+        options.dir,
+        ...serverArgs(options),
+      ],
       {
         env: { ...process.env, ...source.env },
         stdio: ['ignore', 'pipe', 'pipe'],

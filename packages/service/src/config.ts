@@ -3,6 +3,12 @@ import { z } from 'zod'
 
 const port = z.coerce.number().int().min(0).max(65_535)
 
+/** `true` or `false`; false when unset. */
+export const flagSetting = z
+  .enum(['true', 'false'])
+  .default('false')
+  .transform((value) => value === 'true')
+
 /** What every process takes. Durations are milliseconds; port 0 lets the system choose. */
 export const commonConfig = {
   REDIS_URL: z
@@ -19,6 +25,8 @@ export const commonConfig = {
     .default('jobs'),
   /** Slices of the namespace; fixed once it has jobs. */
   JOBS_PARTITIONS: z.coerce.number().int().min(1).max(1_024).default(1),
+  /** Starts although Redis may lose jobs: it evicts keys, is a replica, is too old. */
+  JOBS_ALLOW_UNSAFE_REDIS: flagSetting,
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
 }
 

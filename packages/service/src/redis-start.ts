@@ -1,4 +1,4 @@
-// Waiting for Redis at start: says which address, tries again, and gives up after a limit.
+// Redis at the start of a process: waiting for it, and telling what speaks against it.
 import type { Logger } from 'pino'
 
 /** Milliseconds a process tries to reach Redis at its start before it exits. */
@@ -28,3 +28,16 @@ export const waitForRedis = async (
     }
   }
 }
+
+interface Finding {
+  code: string
+  severity: 'error' | 'warning'
+  says: string
+  fix: string
+}
+
+/** Logs what speaks against the server. */
+export const tellFinding =
+  (log: Logger) =>
+  ({ code, severity, says, fix }: Finding): void =>
+    log[severity === 'error' ? 'error' : 'warn']({ code, fix }, says)

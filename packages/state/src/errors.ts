@@ -11,6 +11,8 @@ export type StateErrorCode =
   /** Redis answered with another error: a right that is missing, a full disk, a bug of ours. */
   | 'REDIS_REFUSED'
   | 'LAYOUT_MISMATCH'
+  /** The server would lose jobs: it evicts keys, is a replica, is too old … */
+  | 'UNSAFE_REDIS'
   | 'INVALID_JOB_ID'
   | 'INVALID_JOB_NAME'
   | 'INVALID_NAMESPACE'

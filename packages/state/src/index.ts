@@ -26,6 +26,13 @@ export type { QueueStats } from './queues.ts'
 export { reaperOf, type SweepReport } from './recovery.ts'
 export { RedisLink } from './redis.ts'
 export * from './schema/index.ts'
+export {
+  checkServer,
+  type Finding,
+  guardServer,
+  type ServerCheckOptions,
+  type ServerGuard,
+} from './server-check.ts'
 export type { SnapshotOf } from './snapshot-of.ts'
 export { type Listener, Subscriber } from './subscriber.ts'
 export type {

@@ -17,6 +17,7 @@ import type { JobEvent } from './schema/event.ts'
 import type { Snapshot } from './schema/job.ts'
 import { JobName, LIMITS } from './schema/limits.ts'
 import { isTerminal, type State } from './schema/machine.ts'
+import { checkServer, type Finding } from './server-check.ts'
 import { type As, fitted, type SnapshotOf, snapshotAs } from './snapshot-of.ts'
 import { Subscriber } from './subscriber.ts'
 import {
@@ -39,6 +40,10 @@ export interface ConnectOptions extends LinkOptions {
    * with fewer one may, which promotes another replica than those that confirmed.
    */
   ackReplicas?: number
+  /** Connects to a Redis that may lose jobs, too: one that evicts keys, a replica, one too old. */
+  allowUnsafeRedis?: boolean | undefined
+  /** Told at the start of each thing that speaks against the server; default: a warning of the process. */
+  onFinding?: (finding: Finding) => void
 }
 
 export interface Enqueued {
@@ -100,11 +105,13 @@ export const checkLayout = async (
 /**
  * Connects to the jobs of one namespace.
  *
- * @throws StateError REDIS_UNAVAILABLE (with the address), LAYOUT_MISMATCH, INVALID_NAMESPACE
+ * @throws StateError REDIS_UNAVAILABLE (with the address), UNSAFE_REDIS, LAYOUT_MISMATCH, INVALID_NAMESPACE
  */
 export const connectJobs = async (options: ConnectOptions): Promise<Jobs> => {
   const jobs = new Jobs(options)
+  const { allowUnsafeRedis: allowUnsafe, onFinding = warn } = options
   try {
+    await checkServer(jobs.link, { allowUnsafe, onFinding })
     await checkLayout(jobs.link, jobs.namespace, jobs.partitions, true)
   } catch (error) {
     await jobs.close()
@@ -112,6 +119,9 @@ export const connectJobs = async (options: ConnectOptions): Promise<Jobs> => {
   }
   return jobs
 }
+
+const warn = ({ code, says, fix }: Finding) =>
+  process.emitWarning(`${says} ${fix}`, { type: 'JobsWarning', code })
 
 export class Jobs {
   readonly namespace: string

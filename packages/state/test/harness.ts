@@ -13,7 +13,7 @@ import {
   type Snapshot,
   type State,
 } from '@jobs/state'
-import { startCluster, startTestRedis, type TestRedis } from '@jobs/testkit'
+import { type Engine, startCluster, startTestRedis, type TestRedis } from '@jobs/testkit'
 
 export const anyJob = defineJob({ name: 'any' })
 
@@ -61,8 +61,9 @@ const clusterTarget = async (): Promise<TestRedis> => {
   return { url, port: nodes[0]?.port ?? 0, pid: undefined, digest, stop, client, kill, restart, freeze, thaw }
 }
 
-export const startHarness = async (namespace = `t${randomBytes(4).toString('hex')}`): Promise<Harness> => {
-  const redis = await (onCluster ? clusterTarget() : startTestRedis())
+export const startHarness = async (engine?: Engine): Promise<Harness> => {
+  const redis = await (onCluster ? clusterTarget() : startTestRedis({ engine }))
+  const namespace = `t${randomBytes(4).toString('hex')}`
   const jobs = new Jobs({ url: redis.url, namespace, partitions: onCluster ? 16 : 1 })
   const { transitions, link } = jobs
 

@@ -1,4 +1,5 @@
 // @jobs/testkit: for tests only. A real Redis, real processes, a proxy that cuts, a stranger's WebSocket client.
+export { ENGINES, type Engine, engineMissing } from '@jobs/provision'
 export { type ClusterNode, startCluster, type TestCluster } from './cluster.ts'
 export { type CommandPoint, type CommandProxy, startCommandProxy } from './command-proxy.ts'
 export { type Exit, fromSource, startApp, startProcess, type TestApp, type TestProcess } from './process.ts'

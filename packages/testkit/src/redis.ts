@@ -2,7 +2,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { findRedis, type RedisSource, type RunningRedis, startRedis } from '@jobs/provision'
+import { type Engine, findRedis, type RedisSource, type RunningRedis, startRedis } from '@jobs/provision'
 import { Redis } from 'ioredis'
 
 export interface TestRedis {
@@ -31,11 +31,17 @@ export const binaryRedis = async (): Promise<Extract<RedisSource, { kind: 'binar
   throw new Error('This test starts several Redis servers: put redis-server or valkey-server on the PATH.')
 }
 
-export const startTestRedis = async (
-  options: { appendonly?: boolean; args?: string[] } = {},
-): Promise<TestRedis> => {
+export const startTestRedis = async ({
+  engine,
+  ...options
+}: {
+  appendonly?: boolean
+  args?: string[]
+  engine?: Engine | undefined
+} = {}): Promise<TestRedis> => {
   const dir = await mkdtemp(join(tmpdir(), 'jobs-test-redis-'))
-  const server: RunningRedis = await startRedis(await findRedis(), { dir, ...options })
+  const env = engine ? { ...process.env, JOBS_REDIS_ENGINE: engine } : process.env
+  const server: RunningRedis = await startRedis(await findRedis({ env }), { dir, ...options })
   let client: Redis | undefined
   const look = (): Redis => {
     if (client) return client
