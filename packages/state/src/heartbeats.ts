@@ -1,9 +1,10 @@
 // Keeps the attempts of a worker alive. The beats come from one thread per process, which goes on while this loop is
 // blocked (for `blockedLoopMs`); where there can't be a thread they come from this loop.
 import { Worker as Thread } from 'node:worker_threads'
-import type { Order, ThreadData, Told } from './beat-thread.ts'
+import type { Connection, Order, ThreadData, Told } from './beat-thread.ts'
 import { type Beaten, Beater, type Pace, type Verdict } from './beater.ts'
 import { Board, type Page, sharedNow } from './board.ts'
+import type { LinkOptions } from './connection.ts'
 import { StateError } from './errors.ts'
 import type { Jobs } from './jobs.ts'
 import type { Attempt } from './transitions.ts'
@@ -192,8 +193,8 @@ export class Heartbeats {
   }
 }
 
-/** What of the options a thread can be told. */
-const connectionOf = ({ options, namespace, partitions }: Jobs) => {
-  const { onTrouble: _, fault: __, ...connection } = options
-  return { ...connection, namespace, partitions }
+/** What of the options a thread can be told: functions can't be sent to one. */
+const connectionOf = ({ options, namespace, partitions }: Jobs): Connection => {
+  const told = Object.entries(options).filter(([, value]) => typeof value !== 'function')
+  return { ...(Object.fromEntries(told) as unknown as LinkOptions), namespace, partitions }
 }

@@ -391,7 +391,7 @@ export class Jobs {
     return { ok: true, cursor: snapshot?.cursor ?? '0-0', state: 'CANCELLED', repeat: true }
   }
 
-  /** Queues an ended job again, with fresh budgets and the same id; its history goes on. */
+  /** Queues an ended job again, with fresh budgets, the same id and no time to live; its history goes on. */
   rerun(id: string): Promise<Outcome> {
     return this.transitions.rerun(validId(id))
   }

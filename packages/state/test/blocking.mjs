@@ -1,7 +1,7 @@
 // A program of a user: its handler blocks the event loop for some leases, and says whether a beat stands at the end.
 const { REDIS_URL: url, NAMESPACE: namespace, STATE } = process.env
 const { connectJobs, defineJob, Worker } = await import(STATE)
-const jobs = await connectJobs({ url, namespace })
+const jobs = await connectJobs({ url, namespace, onFinding: () => undefined })
 const blocking = defineJob({ name: 'blocking' })
 const worker = new Worker(
   jobs,

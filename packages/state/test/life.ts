@@ -30,8 +30,8 @@ export const startLifeWorker = async (jobs: Jobs, name: string, last = false): P
       await job.progress(1)
       await job.saveCheckpoint({ at: job.attempt })
       job.log(second)
-      // A heartbeat is part of every life.
-      await new Promise((resolve) => setTimeout(resolve, 1.5 * LEASE.heartbeatMs))
+      // A heartbeat is part of every life; the first one has to connect the thread that sends it.
+      await new Promise((resolve) => setTimeout(resolve, 5 * LEASE.heartbeatMs))
       job.log(third)
       const { life } = job.payload
       if (life === 'fail') throw new FinalError('for good')

@@ -1,0 +1,68 @@
+// `pnpm bench <name>`: runs one bench, prints its table, and exits 0 only when every target is met.
+import { writeFileSync } from 'node:fs'
+import { cpus } from 'node:os'
+import { parseArgs } from 'node:util'
+import { lifecycle } from './lifecycle/index.ts'
+import { serverVersion } from './server.ts'
+import { tableOf } from './table.ts'
+
+const BENCHES = { lifecycle: { run: lifecycle, peer: 'BullMQ' } }
+
+const HELP = `Usage: pnpm bench lifecycle [--rounds N] [--json FILE] [--verbose]
+
+Measures beside a peer in the same run and says which targets are met.
+
+  lifecycle      the life of jobs beside BullMQ: speed, CPU, memory, latency (about 8 minutes)
+
+  --rounds N     alternating rounds, of which the median counts (default 5)
+  --json FILE    writes the figures, the machine and the versions as JSON
+  --verbose      prints every measurement as it comes
+
+Exit codes: 0 every target met, 1 not every target met, 2 wrong arguments.`
+
+const wrong = (why: string): never => {
+  console.error(`${why}\n\n${HELP}`)
+  process.exit(2)
+}
+
+const parsed = (() => {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: {
+        rounds: { type: 'string', default: '5' },
+        json: { type: 'string' },
+        verbose: { type: 'boolean', default: false },
+        help: { type: 'boolean', default: false },
+      },
+    })
+  } catch (error) {
+    return wrong((error as Error).message)
+  }
+})()
+const { positionals, values } = parsed
+if (values.help) {
+  console.log(HELP)
+  process.exit(0)
+}
+const [name = ''] = positionals
+if (!Object.hasOwn(BENCHES, name)) wrong(name ? `There is no bench ${name}.` : 'Which bench?')
+const rounds = Number(values.rounds)
+if (!Number.isInteger(rounds) || rounds < 1) wrong('--rounds takes a number from 1 on.')
+
+const { run, peer } = BENCHES[name as keyof typeof BENCHES]
+let count = 0
+const rows = await run(rounds, (line) => {
+  count++
+  if (values.verbose) console.log(line)
+  else if (process.stderr.isTTY) process.stderr.write(`\r${count} measured: ${line.slice(0, 40)}\u001b[K`)
+})
+if (process.stderr.isTTY) process.stderr.write('\r\u001b[K')
+const machine = `${cpus().length} × ${cpus()[0]?.model ?? 'unknown'}, Node ${process.versions.node}, Redis ${await serverVersion()}`
+console.log(`${tableOf(rows, peer)}\n\n${machine}; medians of ${rounds} alternating rounds.`)
+if (values.json)
+  writeFileSync(
+    values.json,
+    `${JSON.stringify({ bench: name, at: new Date().toISOString(), machine, rounds, rows }, null, 2)}\n`,
+  )
+process.exit(rows.every(({ met }) => met) ? 0 : 1)
