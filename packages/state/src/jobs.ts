@@ -2,32 +2,27 @@
 
 import type { LinkOptions } from './connection.ts'
 import type { JobDefinition } from './define.ts'
-import { type Ack, Confirmer } from './durability.ts'
-import { type EnqueueOptions, enqueueOf, validId, type When, whenOf } from './enqueue.ts'
-import { isStateError, StateError } from './errors.ts'
-import { followEvents, readSnapshot, stateChanges, type Wakeups } from './events.ts'
+import type { Ack } from './durability.ts'
+import { type EnqueueOptions, validId, type When, whenOf } from './enqueue.ts'
+import { StateError } from './errors.ts'
+import { followEvents, readSnapshot, stateChanges } from './events.ts'
 import { type Explanation, explain } from './explain.ts'
 import { type AttemptRecord, attemptsOf } from './history.ts'
-import { type Keys, keysOf, partitionOf } from './keys.ts'
+import { type BatchItem, type Enqueued, Intake } from './intake.ts'
+import type { Keys } from './keys.ts'
+import { checkLayout } from './layout.ts'
 import { countJobs, type ListOptions, listJobs, type Page } from './listing.ts'
+import { News } from './news.ts'
 import { presentWorkers, type WorkerAbout } from './presence.ts'
 import { type QueueStats, queueStats } from './queues.ts'
 import { RedisLink } from './redis.ts'
 import type { JobEvent } from './schema/event.ts'
 import type { Snapshot } from './schema/job.ts'
-import { JobName, LIMITS } from './schema/limits.ts'
+import { JobName } from './schema/limits.ts'
 import { isTerminal, type State } from './schema/machine.ts'
 import { checkServer, type Finding } from './server-check.ts'
 import { type As, fitted, type SnapshotOf, snapshotAs } from './snapshot-of.ts'
-import { Subscriber } from './subscriber.ts'
-import {
-  type Enqueue,
-  type EnqueueOutcome,
-  type Outcome,
-  type Rejection,
-  type Transitions,
-  transitionsOf,
-} from './transitions.ts'
+import { type Outcome, type Rejection, type Transitions, transitionsOf } from './transitions.ts'
 
 export interface ConnectOptions extends LinkOptions {
   namespace: string
@@ -46,20 +41,6 @@ export interface ConnectOptions extends LinkOptions {
   onFinding?: (finding: Finding) => void
 }
 
-export interface Enqueued {
-  id: string
-  cursor: string
-  /** Null when the idempotency key outlived its job. */
-  state: State | null
-  /** The job had been enqueued before, with this id or key. */
-  duplicate: boolean
-  /** The level that was asked for, and reached. */
-  ack: Ack
-}
-
-/** One job of a batch. `id` is the job's even when it was refused: repeat with it what may have been executed. */
-export type BatchItem = ({ ok: true } & Enqueued) | { ok: false; id: string | null; error: StateError }
-
 interface Waiting {
   signal?: AbortSignal | undefined
 }
@@ -71,36 +52,6 @@ const told = (snapshot: Snapshot, as: AnyAs | undefined): Snapshot =>
 
 /** Where in a job's stream its payload stands. */
 const PAYLOAD_ENTRY = '0-2'
-
-/** The layout of keys and fields that this release reads and writes; the namespace says which it has. */
-const SCHEMA = 1
-
-/** The number of partitions is part of where a job's keys are: a process that counts otherwise would not find them. */
-export const checkLayout = async (
-  link: RedisLink,
-  namespace: string,
-  partitions: number,
-  create: boolean,
-) => {
-  const { layout } = keysOf(namespace, 0)
-  if (create) {
-    await link.call('HSETNX', layout, 'partitions', partitions)
-    await link.call('HSETNX', layout, 'schema', SCHEMA)
-  }
-  const [stored, schema] = (await link.call('HMGET', layout, 'partitions', 'schema')) as (string | null)[]
-  if (schema !== null && Number(schema) !== SCHEMA)
-    throw new StateError(
-      'LAYOUT_MISMATCH',
-      `The namespace ${namespace} is written in layout ${schema}, this release reads layout ${SCHEMA}: use the release ` +
-        'that wrote it, or another namespace.',
-    )
-  if (stored !== null && Number(stored) !== partitions)
-    throw new StateError(
-      'LAYOUT_MISMATCH',
-      `The namespace ${namespace} has ${stored} partition(s) in Redis, this process is configured for ${partitions}: ` +
-        `set JOBS_PARTITIONS=${stored}, or use another namespace.`,
-    )
-}
 
 /**
  * Connects to the jobs of one namespace.
@@ -130,9 +81,8 @@ export class Jobs {
   readonly link: RedisLink
   readonly transitions: Transitions
   readonly options: ConnectOptions
-  private readonly confirmer: Confirmer
-  private subscriber: Subscriber | undefined
-  private readonly waiting = new Map<string, Set<() => void>>()
+  private readonly intake: Intake
+  private readonly news: News
 
   constructor(options: ConnectOptions) {
     this.options = options
@@ -140,7 +90,8 @@ export class Jobs {
     this.partitions = options.partitions ?? 1
     this.link = new RedisLink(options)
     this.transitions = transitionsOf(this.link, this.namespace, this.partitions)
-    this.confirmer = new Confirmer(options, this.link.publish === 'PUBLISH', options.ackReplicas ?? 1)
+    this.intake = new Intake(this.transitions, options, this.link.publish === 'PUBLISH')
+    this.news = new News(options)
   }
 
   /**
@@ -149,16 +100,12 @@ export class Jobs {
    * @throws StateError INVALID_PAYLOAD, TOO_LARGE, INVALID_JOB_ID, INVALID_OPTIONS, ID_CONFLICT, KEY_CONFLICT,
    * NOT_REPLICATED (the job is there), ACK_UNSUPPORTED, REDIS_…
    */
-  async enqueue<P, I = P>(
+  enqueue<P, I = P>(
     job: JobDefinition<P, unknown, unknown, I>,
     payload: I,
     options?: EnqueueOptions,
   ): Promise<Enqueued> {
-    const made = enqueueOf(job, payload, options, this.partitions)
-    await this.ackable(made)
-    const outcome = await this.transitions.enqueue(made)
-    if (!outcome.ok) throw refusal(made, outcome)
-    return this.accepted(made, outcome)
+    return this.intake.one(job, payload, options)
   }
 
   /**
@@ -167,99 +114,11 @@ export class Jobs {
    *
    * @throws StateError TOO_LARGE when the batch as a whole is
    */
-  async enqueueMany<P, I = P>(
+  enqueueMany<P, I = P>(
     job: JobDefinition<P, unknown, unknown, I>,
     items: readonly { payload: I; options?: EnqueueOptions }[],
   ): Promise<BatchItem[]> {
-    if (items.length > LIMITS.batchJobs)
-      throw new StateError(
-        'TOO_LARGE',
-        `The batch has ${items.length} jobs; at most ${LIMITS.batchJobs} are taken.`,
-      )
-    const named = new Set<string>()
-    const made: (Enqueue | StateError)[] = items.map(({ payload, options }) => {
-      try {
-        const one = enqueueOf(job, payload, options, this.partitions)
-        const name = one.key ?? one.id
-        if (named.has(name))
-          throw new StateError('INVALID_OPTIONS', 'Two jobs of the batch have the same id or key.')
-        named.add(name)
-        return one
-      } catch (error) {
-        if (isStateError(error)) return error
-        throw error
-      }
-    })
-    const good = made.filter((each): each is Enqueue => !(each instanceof StateError))
-    const bytes = good.reduce((sum, { payload }) => sum + Buffer.byteLength(payload), 0)
-    if (bytes > LIMITS.batchBytes)
-      throw new StateError(
-        'TOO_LARGE',
-        `The payloads have ${bytes} bytes; at most ${LIMITS.batchBytes} are taken in one batch.`,
-      )
-    if (good.length < made.length)
-      return made.map((each) =>
-        each instanceof StateError ? refused(null, each) : refused(each.id, NOT_ALONE),
-      )
-    return this.enqueueGood(good)
-  }
-
-  private async enqueueGood(made: Enqueue[]): Promise<BatchItem[]> {
-    const byPartition = new Map<number, number[]>()
-    for (const [i, { id }] of made.entries()) {
-      const partition = partitionOf(id, this.partitions)
-      const indices = byPartition.get(partition) ?? []
-      indices.push(i)
-      byPartition.set(partition, indices)
-    }
-    const items: BatchItem[] = new Array(made.length)
-    await Promise.all(
-      [...byPartition.values()].map(async (indices) => {
-        const group = indices.map((i) => made[i] as Enqueue)
-        let outcomes: EnqueueOutcome[] | StateError
-        try {
-          await Promise.all(group.map((each) => this.ackable(each)))
-          outcomes = await this.transitions.enqueueAll(group)
-        } catch (error) {
-          if (!isStateError(error)) throw error
-          outcomes = error
-        }
-        await Promise.all(
-          indices.map(async (i, at) => {
-            const each = group[at] as Enqueue
-            const outcome = outcomes instanceof StateError ? undefined : outcomes[at]
-            if (!outcome?.ok) {
-              items[i] = refused(each.id, outcome ? refusal(each, outcome) : (outcomes as StateError))
-              return
-            }
-            items[i] = await this.accepted(each, outcome).then(
-              (one) => ({ ok: true, ...one }),
-              (error) => refused(outcome.id, error),
-            )
-          }),
-        )
-      }),
-    )
-    return items
-  }
-
-  private ackOf({ ack }: Enqueue): Ack {
-    return ack ?? this.options.ack ?? 'memory'
-  }
-
-  private async ackable(made: Enqueue): Promise<void> {
-    const ack = this.ackOf(made)
-    if (ack !== 'memory') await this.confirmer.supported(this.transitions.keysFor(made.id), ack)
-  }
-
-  private async accepted(made: Enqueue, outcome: Extract<EnqueueOutcome, { ok: true }>): Promise<Enqueued> {
-    const { id, cursor, state, repeat } = outcome
-    const ack = this.ackOf(made)
-    // Of a job that has expired there is nothing left to confirm.
-    if (ack !== 'memory' && state !== null)
-      await this.confirmer.confirm(ack, this.transitions.keysFor(id), id, cursor)
-    // An id that was made for this call can be there only by this call, whose first reply got lost.
-    return { id, cursor, state, duplicate: repeat && (made.idGiven || id !== made.id), ack }
+    return this.intake.many(job, items)
   }
 
   /**
@@ -304,7 +163,8 @@ export class Jobs {
 
   /**
    * Jobs by any of state, name, tag, owner and time of creation, a page at a time, in an order that does not change:
-   * oldest first within one state and priority, or one tag. Jobs that change their state while pages are read may be seen twice or not at all; all others once.
+   * oldest first within one state and priority, or one tag. Jobs that change their state while pages are read may be seen
+   * twice or not at all; all others once.
    *
    * @throws StateError INVALID_OPTIONS, INVALID_STATE, INVALID_CURSOR
    */
@@ -335,7 +195,14 @@ export class Jobs {
     id: string,
     { after = '0-0', signal }: { after?: string; signal?: AbortSignal } = {},
   ): AsyncGenerator<JobEvent> {
-    return followEvents(this.link, this.keys(id), id, after, () => this.wakeups(id), signal)
+    return followEvents(
+      this.link,
+      this.keys(id),
+      id,
+      after,
+      () => this.news.of(this.keys(id).events(id)),
+      signal,
+    )
   }
 
   /**
@@ -369,7 +236,7 @@ export class Jobs {
     { signal, of }: Waiting & Partial<AnyAs> = {},
   ): Promise<Snapshot> {
     const keys = this.keys(id)
-    const news = await this.wakeups(id)
+    const news = await this.news.of(keys.events(id))
     try {
       for (;;) {
         signal?.throwIfAborted()
@@ -446,65 +313,13 @@ export class Jobs {
   }
 
   async close(): Promise<void> {
-    this.subscriber?.close()
-    await this.confirmer.close()
-    for (const wakes of this.waiting.values()) for (const wake of wakes) wake()
+    this.news.close()
+    await this.intake.close()
     await this.link.close()
   }
 
   private keys(id: string): Keys {
     return this.transitions.keysFor(validId(id))
-  }
-
-  private async wakeups(id: string): Promise<Wakeups> {
-    const channel = this.keys(id).events(id)
-    this.subscriber ??= new Subscriber(this.options, {
-      onMessage: (on) => this.wake(on),
-      onRecovered: () => {
-        for (const on of this.waiting.keys()) this.wake(on)
-      },
-    })
-    const wakes = this.waiting.get(channel) ?? new Set()
-    this.waiting.set(channel, wakes)
-    // Kept from the first moment, so that nothing between two reads is missed.
-    let rung = false
-    let ring = () => {
-      rung = true
-    }
-    const wake = () => ring()
-    wakes.add(wake)
-    await this.subscriber.subscribe(channel)
-    return {
-      next: (maxMs, signal) => {
-        if (rung) {
-          rung = false
-          return Promise.resolve()
-        }
-        return new Promise((resolve) => {
-          const done = () => {
-            clearTimeout(timer)
-            signal?.removeEventListener('abort', done)
-            ring = () => {
-              rung = true
-            }
-            resolve()
-          }
-          const timer = setTimeout(done, maxMs)
-          signal?.addEventListener('abort', done, { once: true })
-          ring = done
-        })
-      },
-      close: () => {
-        wakes.delete(wake)
-        if (wakes.size > 0) return
-        this.waiting.delete(channel)
-        this.subscriber?.unsubscribe(channel)
-      },
-    }
-  }
-
-  private wake(channel: string): void {
-    for (const wake of this.waiting.get(channel) ?? []) wake()
   }
 }
 
@@ -516,24 +331,3 @@ const validName = (name: string | undefined): string => {
     )
   return name ?? '*'
 }
-
-const refusal = ({ id }: Enqueue, { reason }: Rejection): StateError => {
-  switch (reason) {
-    case 'conflict':
-      return new StateError('ID_CONFLICT', `The id ${id} is taken by a job with another name or payload.`)
-    case 'key_conflict':
-      return new StateError(
-        'KEY_CONFLICT',
-        'The idempotency key was used for a job with another name or payload.',
-      )
-    default:
-      return NOT_ALONE
-  }
-}
-
-const refused = (id: string | null, error: StateError): BatchItem => ({ ok: false, id, error })
-
-const NOT_ALONE = new StateError(
-  'BATCH_REFUSED',
-  'Another job of the same batch was refused, so this one was not enqueued.',
-)
