@@ -7,12 +7,18 @@ export interface Passes {
   maxGapMs: number
 }
 
-/** Promotes what is due, ends what is over its time, sweeps every queue. Answers what the sweeps did. */
-export const reapOnce = async ({ transitions, link }: Jobs, { minIdleMs, maxGapMs }: Passes) => {
-  const reaped = []
+/** Promotes what is due and ends what is over its time. */
+const moveOn = async ({ transitions }: Jobs) => {
   for (const keys of transitions.keys) {
     await transitions.promote(keys, 100)
     await transitions.expire(keys, 100)
+  }
+}
+
+/** Sweeps every queue. Answers what was done. */
+const sweep = async ({ transitions, link }: Jobs, { minIdleMs, maxGapMs }: Passes) => {
+  const reaped = []
+  for (const keys of transitions.keys)
     for (const queue of (await link.call('SMEMBERS', keys.queues)) as string[])
       for (let cursor = '0-0', amnesty = false; ; ) {
         const step = await transitions.reap(keys, queue, { cursor, count: 20, minIdleMs, maxGapMs, amnesty })
@@ -21,8 +27,12 @@ export const reapOnce = async ({ transitions, link }: Jobs, { minIdleMs, maxGapM
         amnesty ||= step.amnesty
         if (cursor === '0-0') break
       }
-  }
   return reaped
+}
+
+export const reapOnce = async (jobs: Jobs, passes: Passes) => {
+  await moveOn(jobs)
+  return sweep(jobs, passes)
 }
 
 export interface Reaper {
@@ -35,21 +45,24 @@ export interface Reaper {
 export const startReaper = (jobs: Jobs, passes: Passes, onTrouble: (error: unknown) => void): Reaper => {
   const did = new Map<string, number>()
   let stopped = false
-  const done = (async () => {
+  // Each by itself: where memory is full nothing is promoted, and the dead are found all the same.
+  const keepOn = async (pass: () => Promise<void>) => {
     while (!stopped) {
-      try {
-        for (const { outcome } of await reapOnce(jobs, passes)) did.set(outcome, (did.get(outcome) ?? 0) + 1)
-      } catch (error) {
-        onTrouble(error)
-      }
+      await pass().catch(onTrouble)
       await new Promise((resolve) => setTimeout(resolve, 25))
     }
-  })()
+  }
+  const done = Promise.all([
+    keepOn(() => moveOn(jobs)),
+    keepOn(async () => {
+      for (const { outcome } of await sweep(jobs, passes)) did.set(outcome, (did.get(outcome) ?? 0) + 1)
+    }),
+  ])
   return {
     did,
-    stop: () => {
+    stop: async () => {
       stopped = true
-      return done
+      await done
     },
   }
 }
