@@ -1,38 +1,21 @@
 // One socket: what a client says, what it is answered. Knows rooms only by name, and nothing of Redis.
 import { randomBytes } from 'node:crypto'
-import {
-  CLOSE,
-  ClientMessage,
-  type Close,
-  type ErrorCode,
-  LIMITS_V1,
-  type ServerMessage,
-  TIMES_V1,
-} from '@jobs/protocol'
-import { isStateError } from '@jobs/state'
+import { CLOSE, ClientMessage, type Close, LIMITS_V1, type ServerMessage, TIMES_V1 } from '@jobs/protocol'
 import type { RawData, WebSocket } from 'ws'
 import type { z } from 'zod'
+import { EVERYTHING } from './grant.ts'
 import { Outbox } from './outbox.ts'
-import type { Member } from './room.ts'
 import type { Rooms } from './rooms.ts'
+import { echo, errorOf, Subscriptions } from './subscriptions.ts'
 
-/** Milliseconds that a client is asked to wait while Redis is away. */
-const RETRY_AFTER_MS = 1_000
-/** Jobs read at the same time for one connection: a result may be large, and many of them are asked for at once. */
-const READS_AT_ONCE = 8
-
-type Subscribe = Extract<ClientMessage, { type: 'subscribe' }>
+/** Milliseconds that a client is asked to wait which sends too many messages. */
+const SLOW_DOWN_MS = 1_000
 
 export class Connection {
   readonly id = randomBytes(9).toString('base64url')
   private readonly socket: WebSocket
-  private readonly rooms: Rooms
   private readonly outbox: Outbox
-  private readonly onFault: (error: unknown) => void
-  private readonly subscriptions = new Map<string, Member>()
-  /** Watched jobs that have not been read yet. */
-  private readonly unread = new Map<string, { member: Member; asked: Subscribe }>()
-  private reading = 0
+  private readonly subscriptions: Subscriptions
   private readonly heartbeat: NodeJS.Timeout
   private pong: NodeJS.Timeout | undefined
   private errors = 0
@@ -42,12 +25,22 @@ export class Connection {
 
   constructor(socket: WebSocket, rooms: Rooms, onFault: (error: unknown) => void) {
     this.socket = socket
-    this.rooms = rooms
-    this.onFault = onFault
-    this.outbox = new Outbox(
+    const outbox = new Outbox(
       socket,
       () => this.cut(CLOSE.slowConsumer),
-      () => this.readOn(),
+      () => this.subscriptions.readOn(),
+    )
+    this.outbox = outbox
+    this.subscriptions = new Subscriptions(
+      {
+        grant: EVERYTHING,
+        get hasRoom() {
+          return outbox.hasRoom
+        },
+        push: (message, asked) => outbox.push(message, asked),
+        fault: onFault,
+      },
+      rooms,
     )
     socket.on('message', (data, binary) => this.receive(data, binary))
     // Answered by ws, and paid for like any other message.
@@ -85,9 +78,7 @@ export class Connection {
     clearInterval(this.heartbeat)
     clearTimeout(this.pong)
     this.outbox.stop()
-    this.unread.clear()
-    for (const [job, member] of this.subscriptions) this.rooms.leave(job, member)
-    this.subscriptions.clear()
+    this.subscriptions.end()
   }
 
   private beat(): void {
@@ -150,102 +141,21 @@ export class Connection {
         this.malformed('this gateway asks for no token, so there is none to refresh', message)
         return
       case 'unsubscribe':
-        this.unsubscribe(message.job, message.id)
+        this.subscriptions.unsubscribe(message.job, message.id)
         return
       case 'subscribe':
-        for (const job of message.jobs ?? [message.job as string]) this.subscribe(job, message)
-        this.readOn()
+        this.subscriptions.subscribe(message)
     }
-  }
-
-  private subscribe(job: string, asked: Subscribe): void {
-    const { detail = 'all', id } = asked
-    if (this.subscriptions.has(job)) {
-      this.error('already_subscribed', 'This connection watches that job already.', id, job)
-      return
-    }
-    if (this.subscriptions.size >= LIMITS_V1.subscriptions) {
-      this.error('limit_exceeded', `A connection watches at most ${LIMITS_V1.subscriptions} jobs.`, id, job)
-      return
-    }
-    const member: Member = {
-      detail,
-      say: (message, direct) => this.outbox.push(message, direct),
-      left: () => {
-        if (this.subscriptions.get(job) === member) this.subscriptions.delete(job)
-      },
-    }
-    this.subscriptions.set(job, member)
-    this.unread.set(job, { member, asked })
-  }
-
-  /** Reads watched jobs while the client takes what it asked for. */
-  private readOn(): void {
-    for (const [job, { member, asked }] of this.unread) {
-      if (this.reading >= READS_AT_ONCE || !this.outbox.hasRoom) return
-      this.unread.delete(job)
-      this.reading++
-      void this.join(job, member, asked).finally(() => {
-        this.reading--
-        this.readOn()
-      })
-    }
-  }
-
-  private async join(job: string, member: Member, { cursor, id }: Subscribe): Promise<void> {
-    // Whoever left meanwhile was told so already.
-    const leave = () => {
-      const watches = this.subscriptions.get(job) === member
-      member.left()
-      return watches
-    }
-    try {
-      const exists = await this.rooms.join(job, member, cursor, id)
-      // The same words for a job that is unknown and one that is not for this client.
-      if (!exists && leave())
-        this.error('not_found', 'There is no such job, or it is not for you to watch.', id, job)
-    } catch (error) {
-      const watches = leave()
-      const known = isStateError(error)
-      if (!known) this.onFault(error)
-      if (!watches) return
-      if (known) this.error('unavailable', 'Jobs cannot be read at the moment; try again.', id, job, true)
-      else this.error('internal', 'The gateway failed at this; try again.', id, job, true)
-    }
-  }
-
-  private unsubscribe(job: string, id: string | undefined): void {
-    const member = this.subscriptions.get(job)
-    if (!member) {
-      this.error('not_found', 'This connection does not watch that job.', id, job)
-      return
-    }
-    this.subscriptions.delete(job)
-    this.unread.delete(job)
-    this.rooms.leave(job, member)
-    this.say({ type: 'unsubscribed', job, code: 'requested', ...echo(id) })
   }
 
   private malformed(why: string, raw: unknown): void {
     const id = (raw as { id?: unknown } | null | undefined)?.id
-    this.error(
-      'bad_request',
-      `This message is not understood: ${why}.`,
-      typeof id === 'string' ? id.slice(0, 128) : undefined,
+    this.say(
+      errorOf('bad_request', `This message is not understood: ${why}.`, {
+        id: typeof id === 'string' ? id.slice(0, 128) : undefined,
+      }),
     )
     if (++this.errors >= LIMITS_V1.errors) this.close(CLOSE.tooManyErrors)
-  }
-
-  private error(code: ErrorCode, message: string, id?: string, job?: string, retryable = false): void {
-    this.say({
-      type: 'error',
-      code,
-      message,
-      retryable,
-      ...(retryable ? { retryAfterMs: RETRY_AFTER_MS } : {}),
-      ...(job === undefined ? {} : { job }),
-      ...echo(id),
-    })
   }
 
   /** A bucket that fills at the granted rate. What overflows is refused; who goes on is cut off. */
@@ -260,18 +170,14 @@ export class Connection {
     if (this.tokens >= 0) return true
     if (this.tokens < -LIMITS_V1.commandBurst) this.close(CLOSE.rateLimited)
     else
-      this.error(
-        'rate_limited',
-        `At most ${LIMITS_V1.commandsPerSecond} messages a second.`,
-        undefined,
-        undefined,
-        true,
+      this.say(
+        errorOf('rate_limited', `At most ${LIMITS_V1.commandsPerSecond} messages a second.`, {
+          retryAfterMs: SLOW_DOWN_MS,
+        }),
       )
     return false
   }
 }
-
-const echo = (id: string | undefined) => (id === undefined ? {} : { id })
 
 const asksForTag = (raw: unknown): boolean =>
   typeof raw === 'object' &&
