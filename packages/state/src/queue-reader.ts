@@ -12,6 +12,9 @@ import type { Taken } from './transitions.ts'
 const BLOCK_MS = 5_000
 const BLOCK_GRACE_MS = 1_500
 
+/** A worker that was told in vain so many times in a row waits up to 2 to that power milliseconds the next time. */
+const MOST_VAIN = 7
+
 export type Entry = [id: string, entry: string]
 
 /** `name` for normal priority, `name:high` and `name:low` for the others. */
@@ -34,6 +37,10 @@ export class QueueReader {
   /** Partitions that may have jobs waiting. */
   private readonly due = new Set<number>()
   private ring: () => void = () => undefined
+  /** Those it was told of since it last looked, and how many times in a row another was faster. */
+  private readonly heard = new Set<number>()
+  private vain = 0
+  private late: NodeJS.Timeout | undefined
   private clientId: unknown
   private connection = 0
 
@@ -64,7 +71,7 @@ export class QueueReader {
     this.bell = new Subscriber(
       { ...options, onTrouble: this.trouble },
       {
-        onMessage: (stream) => this.rung([this.partitions.get(stream) ?? 0]),
+        onMessage: (stream) => this.hear(this.partitions.get(stream) ?? 0),
         onRecovered: () => this.rung(this.partitions.values()),
       },
     )
@@ -82,9 +89,12 @@ export class QueueReader {
     let empty = false
     // Before the call: what comes while it is under way is told of again.
     this.due.delete(partition)
+    const heard = this.heard.delete(partition)
     try {
       const taken = await take()
       empty = taken.grants.length === 0 && taken.retryInMs === 0
+      if (!empty) this.vain = 0
+      else if (heard) this.vain = Math.min(this.vain + 1, MOST_VAIN)
       return taken
     } finally {
       if (!empty) this.due.add(partition)
@@ -130,6 +140,7 @@ export class QueueReader {
   }
 
   close(): Promise<void> {
+    clearTimeout(this.late)
     this.bell?.close()
     return this.link.close()
   }
@@ -157,6 +168,24 @@ export class QueueReader {
       if (Array.isArray(entries))
         for (const [entry, fields] of entries) if (fields?.[1]) found.push([fields[1], entry])
     return found
+  }
+
+  /**
+   * A job came into an empty queue. The message wakes all that are idle, and one of them gets the job: where another was
+   * faster the last times, a random while passes first. So few of many come for one job, and who is alone comes at once.
+   */
+  private hear(partition: number): void {
+    this.heard.add(partition)
+    this.due.add(partition)
+    if (this.vain === 0) this.ring()
+    else
+      this.late ??= setTimeout(
+        () => {
+          this.late = undefined
+          this.ring()
+        },
+        Math.random() * 2 ** this.vain,
+      )
   }
 
   private rung(partitions: Iterable<number>): void {
