@@ -95,6 +95,7 @@ const pass = (name: PassName) =>
 
 const scripts: Record<string, Text> = { apply: apply(false), applyOom: apply(true) }
 for (const name of Object.keys(PASSES) as PassName[]) scripts[name] = pass(name)
+scripts.rights = new Text().generated('#!lua flags=no-writes\n').file('rights')
 
 const shaOf = (source: string) => createHash('sha1').update(source).digest('hex')
 

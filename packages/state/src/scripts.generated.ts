@@ -39,4 +39,10 @@ export const SCRIPTS = {
     sha: '5d7bcf5a3ae22522e2d6268cf2e7fa166a727a5b',
     files: [[1,"gen.ts"],[4,"prelude.lua"],[367,"gen.ts"],[369,"expire.lua"]],
   },
+  rights: {
+    name: 'rights',
+    source: "#!lua flags=no-writes\n-- Which of the commands this user may not run; none is run. ARGV: of each the number of its words, then the words.\nlocal refused = {}\nlocal at = 1\nwhile at <= #ARGV do\n  local words = tonumber(ARGV[at])\n  if not redis.acl_check_cmd(unpack(ARGV, at + 1, at + words)) then\n    refused[#refused + 1] = table.concat(ARGV, ' ', at + 1, at + math.min(words, 3))\n  end\n  at = at + 1 + words\nend\nreturn refused\n",
+    sha: '9dad50296aa486b2bce43f3c0bfb63717f9a692a',
+    files: [[1,"gen.ts"],[2,"rights.lua"]],
+  },
 } satisfies Record<string, Script>

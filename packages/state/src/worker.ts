@@ -11,6 +11,7 @@ import type { Jobs } from './jobs.ts'
 import type { Keys } from './keys.ts'
 import { Presence } from './presence.ts'
 import { QueueReader } from './queue-reader.ts'
+import { checkRights } from './rights.ts'
 import type { JobError } from './schema/job.ts'
 import { DEFAULTS } from './schema/limits.ts'
 import type { Claimant, Grant } from './transitions.ts'
@@ -159,7 +160,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   /**
    * Resolves when the worker takes jobs. Starting twice is fine, and so is starting again after it failed.
    *
-   * @throws StateError REDIS_… when Redis can't be reached within its deadline; CLOSED when the worker was stopped
+   * @throws StateError REDIS_… when Redis can't be reached within its deadline; RIGHTS_MISSING; CLOSED when the worker was stopped
    */
   start(): Promise<void> {
     this.starting ??= this.open().catch((error) => {
@@ -170,6 +171,8 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   }
 
   private async open(): Promise<void> {
+    const { link, transitions } = this.jobs
+    if (!this.stopRequested) await checkRights(link, transitions.keys, 'worker', this.definition.name)
     if (!this.stopRequested) await this.reader.open()
     if (!this.stopRequested) await this.beats.start()
     if (this.stopRequested) {

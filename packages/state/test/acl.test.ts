@@ -298,7 +298,10 @@ describe('what is not its part', () => {
     expect(await backend.wait(id)).toMatchObject({ state: 'COMPLETED' })
     await worker.stop()
     expect(await refusals(client)).toEqual([])
-    await expect(new Worker(jobs, defineJob({ name: 'money' }), () => 1).start()).rejects.toThrow('NOPERM')
+    await expect(new Worker(jobs, defineJob({ name: 'money' }), () => 1).start()).rejects.toMatchObject({
+      code: 'RIGHTS_MISSING',
+      message: expect.stringContaining('work:money'),
+    })
     await jobs.close()
     await backend.close()
   })
