@@ -4,6 +4,7 @@ import { isStateError } from './errors.ts'
 import type { Jobs } from './jobs.ts'
 import { GROUP } from './keys.ts'
 import { NO_GROUP, RedisLink } from './redis.ts'
+import { checkRights } from './rights.ts'
 import { PRIORITIES } from './schema/machine.ts'
 import { Subscriber } from './subscriber.ts'
 import type { Taken } from './transitions.ts'
@@ -25,6 +26,7 @@ export class QueueReader {
   /** Whether `next` only tells that there is something to take. */
   readonly told: boolean
   private readonly jobs: Jobs
+  private readonly name: string
   private readonly queues: string[]
   private readonly worker: string
   /** Streams that one command can read, and of each the partition where there are several. */
@@ -46,6 +48,7 @@ export class QueueReader {
 
   constructor(jobs: Jobs, name: string, worker: string, trouble: (error: unknown) => void) {
     this.jobs = jobs
+    this.name = name
     this.queues = streamsOf(name)
     this.worker = worker
     const streams = jobs.transitions.keys.map((keys) => this.queues.map((queue) => keys.work(queue)))
@@ -62,9 +65,10 @@ export class QueueReader {
     return `${this.link.connections} ${this.jobs.link.connections}`
   }
 
-  /** Connects, and makes the streams and groups that are not there. */
+  /** Connects, asks whether the user may work here, and makes the streams and groups that are not there. */
   async open(): Promise<void> {
     if (!this.told) await this.link.connect()
+    await checkRights(this.jobs.link, this.jobs.transitions.keys, 'worker', this.name)
     await this.ensureGroups()
     if (!this.told) return
     const { options } = this.jobs

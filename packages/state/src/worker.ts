@@ -11,7 +11,6 @@ import type { Jobs } from './jobs.ts'
 import type { Keys } from './keys.ts'
 import { Presence } from './presence.ts'
 import { QueueReader } from './queue-reader.ts'
-import { checkRights } from './rights.ts'
 import type { JobError } from './schema/job.ts'
 import { DEFAULTS } from './schema/limits.ts'
 import type { Claimant, Grant } from './transitions.ts'
@@ -171,8 +170,6 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   }
 
   private async open(): Promise<void> {
-    const { link, transitions } = this.jobs
-    if (!this.stopRequested) await checkRights(link, transitions.keys, 'worker', this.definition.name)
     if (!this.stopRequested) await this.reader.open()
     if (!this.stopRequested) await this.beats.start()
     if (this.stopRequested) {
