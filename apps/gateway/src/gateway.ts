@@ -20,7 +20,12 @@ export interface Gateway {
 
 export const startGateway = async (
   tailer: Tailer,
-  { host, port, onError }: { host: string; port: number; onError: (error: unknown) => void },
+  {
+    host,
+    port,
+    heartbeatMs,
+    onError,
+  }: { host: string; port: number; heartbeatMs: number; onError: (error: unknown) => void },
 ): Promise<Gateway> => {
   const rooms = new Rooms(tailer)
   const connections = new Set<Connection>()
@@ -28,7 +33,7 @@ export const startGateway = async (
   let emptied: () => void = () => undefined
 
   const open = publicServer((socket) => {
-    const connection = new Connection(socket, rooms, onError)
+    const connection = new Connection(socket, rooms, onError, heartbeatMs)
     connections.add(connection)
     socket.on('close', () => {
       connections.delete(connection)
