@@ -18,7 +18,6 @@ export const BINARY = 2
 export const CONTINUATION = 0
 export const CLOSE = 8
 export const PING = 9
-export const PONG = 10
 
 /** One frame as a client sends it, or breaks it. */
 export const frame = (
