@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { CLOSE, ClientMessage, type Close, LIMITS_V1, type ServerMessage, TIMES_V1 } from '@jobs/protocol'
 import type { RawData, WebSocket } from 'ws'
 import type { z } from 'zod'
-import { EVERYTHING } from './grant.ts'
+import type { Grant } from './grant.ts'
 import { Outbox } from './outbox.ts'
 import type { Rooms } from './rooms.ts'
 import { echo, errorOf, Subscriptions } from './subscriptions.ts'
@@ -23,7 +23,7 @@ export class Connection {
   private tokens: number = LIMITS_V1.commandBurst
   private tokensAt = performance.now()
 
-  constructor(socket: WebSocket, rooms: Rooms, onFault: (error: unknown) => void) {
+  constructor(socket: WebSocket, rooms: Rooms, onFault: (error: unknown) => void, grant: Grant) {
     this.socket = socket
     const outbox = new Outbox(
       socket,
@@ -33,7 +33,7 @@ export class Connection {
     this.outbox = outbox
     this.subscriptions = new Subscriptions(
       {
-        grant: EVERYTHING,
+        grant,
         get hasRoom() {
           return outbox.hasRoom
         },
