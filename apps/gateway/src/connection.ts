@@ -11,13 +11,19 @@ import {
 } from '@jobs/protocol'
 import type { RawData, WebSocket } from 'ws'
 import type { z } from 'zod'
-import { EVERYTHING } from './grant.ts'
+import type { Grant } from './grant.ts'
 import { Outbox } from './outbox.ts'
 import type { Rooms } from './rooms.ts'
 import { echo, errorOf, Subscriptions } from './subscriptions.ts'
 
 /** Milliseconds that a client is asked to wait which sends too many messages. */
 const SLOW_DOWN_MS = 1_000
+
+export interface ConnectionOptions {
+  grant: Grant
+  heartbeatMs: number
+  onFault: (error: unknown) => void
+}
 
 export class Connection {
   readonly id = randomBytes(9).toString('base64url')
@@ -32,12 +38,7 @@ export class Connection {
   private tokens: number = LIMITS_V1.commandBurst
   private tokensAt = performance.now()
 
-  constructor(
-    socket: WebSocket,
-    rooms: Rooms,
-    onFault: (error: unknown) => void,
-    heartbeatMs: number = TIMES_V1.heartbeat,
-  ) {
+  constructor(socket: WebSocket, rooms: Rooms, { grant, heartbeatMs, onFault }: ConnectionOptions) {
     this.socket = socket
     this.pongMs = Math.min(TIMES_V1.pong, heartbeatMs)
     const outbox = new Outbox(
@@ -48,7 +49,7 @@ export class Connection {
     this.outbox = outbox
     this.subscriptions = new Subscriptions(
       {
-        grant: EVERYTHING,
+        grant,
         get hasRoom() {
           return outbox.hasRoom
         },

@@ -1,7 +1,9 @@
 // Puts the gateway together: public port, connections, rooms, tailer; and takes it apart in order.
 import { CLOSE } from '@jobs/protocol'
 import { listen } from '@jobs/service'
+import { openToAll } from './auth.ts'
 import { Connection } from './connection.ts'
+import { EVERYTHING } from './grant.ts'
 import { publicServer } from './http.ts'
 import { Rooms } from './rooms.ts'
 import type { Tailer } from './tailer.ts'
@@ -32,14 +34,18 @@ export const startGateway = async (
   let draining = false
   let emptied: () => void = () => undefined
 
-  const open = publicServer((socket) => {
-    const connection = new Connection(socket, rooms, onError, heartbeatMs)
+  const open = publicServer((socket, grant) => {
+    const connection = new Connection(socket, rooms, {
+      grant: grant ?? EVERYTHING,
+      heartbeatMs,
+      onFault: onError,
+    })
     connections.add(connection)
     socket.on('close', () => {
       connections.delete(connection)
       if (draining && connections.size === 0) emptied()
     })
-  })
+  }, openToAll)
   const realPort = await listen(open.server, host, port)
 
   return {

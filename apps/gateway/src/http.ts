@@ -1,8 +1,10 @@
 // The public port before a socket is one: refuses in plain HTTP what is not a WebSocket of our protocol.
-import { createServer, type IncomingMessage, type Server, STATUS_CODES } from 'node:http'
-import type { Duplex } from 'node:stream'
+import { createServer, type IncomingMessage, type Server } from 'node:http'
 import { LIMITS_V1, SUBPROTOCOL } from '@jobs/protocol'
 import { type WebSocket, WebSocketServer } from 'ws'
+import type { Auth } from './auth.ts'
+import type { Grant } from './grant.ts'
+import { bodyOf, isRefusal, type Refusal, refuse } from './refusal.ts'
 
 const PATH = '/v1/ws'
 /** Headers a request may have; Node by itself drops what is above its limit and goes on. */
@@ -10,20 +12,16 @@ const MAX_HEADERS = 100
 /** Milliseconds a client has for its request's headers. */
 const HEADERS_TIMEOUT_MS = 5_000
 
-interface Refusal {
-  status: number
-  message: string
-  headers?: Record<string, string>
-}
-
 export interface PublicServer {
   readonly server: Server
   /** From now on: 503 to everybody. */
   drain(): void
 }
 
-/** `onSocket` gets every accepted socket, before any message of it is read. */
-export const publicServer = (onSocket: (socket: WebSocket) => void): PublicServer => {
+/** Gets every accepted socket before any message of it is read; without a grant it is yet to send its token. */
+type OnSocket = (socket: WebSocket, grant: Grant | undefined) => void
+
+export const publicServer = (onSocket: OnSocket, auth: Auth): PublicServer => {
   let draining = false
   const server = createServer({
     headersTimeout: HEADERS_TIMEOUT_MS,
@@ -60,7 +58,12 @@ export const publicServer = (onSocket: (socket: WebSocket) => void): PublicServe
       refuse(socket, refusal)
       return
     }
-    sockets.handleUpgrade(request, socket, head, onSocket)
+    void auth.ofUpgrade(request).then((granted) => {
+      // It may have gone meanwhile.
+      if (socket.destroyed) return
+      if (isRefusal(granted)) refuse(socket, granted)
+      else sockets.handleUpgrade(request, socket, head, (opened) => onSocket(opened, granted))
+    })
   })
 
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
@@ -122,20 +125,4 @@ const upgradeRefusal = (request: IncomingMessage): Refusal | null => {
       message: `none of the subprotocols offered is supported; supported: ${SUBPROTOCOL}`,
     }
   return null
-}
-
-const bodyOf = ({ message }: Refusal) => `${JSON.stringify({ error: message, supported: [SUBPROTOCOL] })}\n`
-
-const refuse = (socket: Duplex, refusal: Refusal): void => {
-  const body = bodyOf(refusal)
-  const headers = {
-    connection: 'close',
-    'content-type': 'application/json',
-    'content-length': String(Buffer.byteLength(body)),
-    ...refusal.headers,
-  }
-  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}`)
-  socket.end(
-    `HTTP/1.1 ${refusal.status} ${STATUS_CODES[refusal.status]}\r\n${lines.join('\r\n')}\r\n\r\n${body}`,
-  )
 }
