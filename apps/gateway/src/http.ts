@@ -1,8 +1,11 @@
 // The public port before a socket is one: refuses in plain HTTP what is not a WebSocket of our protocol.
 import { createServer, type IncomingMessage, type Server, STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { LIMITS_V1, SUBPROTOCOL } from '@jobs/protocol'
-import { type WebSocket, WebSocketServer } from 'ws'
+import { SUBPROTOCOL } from '@jobs/protocol'
+import { WebSocket, WebSocketServer } from 'ws'
+import { type Admission, granted, type KeptOut } from './limits.ts'
+import { bump, counts } from './metrics.ts'
 
 const PATH = '/v1/ws'
 /** Headers a request may have; Node by itself drops what is above its limit and goes on. */
@@ -13,6 +16,8 @@ const HEADERS_TIMEOUT_MS = 5_000
 interface Refusal {
   status: number
   message: string
+  /** For the metrics, where the status alone does not tell. */
+  reason?: string
   headers?: Record<string, string>
 }
 
@@ -22,17 +27,63 @@ export interface PublicServer {
   drain(): void
 }
 
-/** `onSocket` gets every accepted socket, before any message of it is read. */
-export const publicServer = (onSocket: (socket: WebSocket) => void): PublicServer => {
+/** A socket that remembers what it was closed with: after a cut the event tells 1006 only. */
+export class PublicSocket extends WebSocket {
+  closedWith: number | undefined
+
+  override close(code?: number, reason?: string | Buffer): void {
+    this.closedWith ??= code
+    super.close(code, reason)
+  }
+}
+
+const KEPT_OUT: Record<KeptOut, Refusal> = {
+  connections: {
+    status: 503,
+    reason: 'connections',
+    message: 'this gateway has as many connections as it may; try again, or another one',
+    headers: { 'retry-after': '5' },
+  },
+  address: {
+    status: 429,
+    reason: 'address',
+    message: 'this address has as many connections as it may',
+    headers: { 'retry-after': '10' },
+  },
+  rate: {
+    status: 503,
+    reason: 'rate',
+    message: 'too many connect at this moment; try again',
+    headers: { 'retry-after': '1' },
+  },
+}
+
+/**
+ * `onSocket` gets every accepted socket, before any message of it is read, with its client's address. `onKeptOut` hears of
+ * those that a limit keeps out.
+ */
+export const publicServer = (
+  admission: Admission,
+  onSocket: (socket: PublicSocket, address: string) => void,
+  onKeptOut: (why: KeptOut, address: string) => void,
+): PublicServer => {
   let draining = false
   const server = createServer({
     headersTimeout: HEADERS_TIMEOUT_MS,
     requestTimeout: 10_000,
     connectionsCheckingInterval: 1_000,
   })
+  server.maxConnections = admission.mostConnections
+  server.on('drop', () => bump(counts.refused, 'dropped'))
+  server.on('connection', (socket) => {
+    if (admission.knock(socket)) return
+    bump(counts.refused, 'dropped')
+    socket.destroy()
+  })
   const sockets = new WebSocketServer({
     noServer: true,
-    maxPayload: LIMITS_V1.messageBytes,
+    WebSocket: PublicSocket,
+    maxPayload: granted.messageBytes,
     perMessageDeflate: false,
     maxFragments: 16,
     maxBufferedChunks: 64,
@@ -44,6 +95,7 @@ export const publicServer = (onSocket: (socket: WebSocket) => void): PublicServe
 
   server.on('request', (request, response) => {
     const refusal = refusalOf(request, draining) ?? UPGRADE_REQUIRED
+    bump(counts.refused, reasonOf(refusal))
     response.writeHead(refusal.status, {
       'content-type': 'application/json',
       connection: 'close',
@@ -60,7 +112,14 @@ export const publicServer = (onSocket: (socket: WebSocket) => void): PublicServe
       refuse(socket, refusal)
       return
     }
-    sockets.handleUpgrade(request, socket, head, onSocket)
+    const address = admission.addressOf(socket as Socket, request.headers['x-forwarded-for'] as string)
+    const keptOut = admission.admit(socket as Socket, address)
+    if (keptOut) {
+      refuse(socket, KEPT_OUT[keptOut])
+      onKeptOut(keptOut, address)
+      return
+    }
+    sockets.handleUpgrade(request, socket, head, (accepted) => onSocket(accepted as PublicSocket, address))
   })
 
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
@@ -84,6 +143,13 @@ const UPGRADE_REQUIRED: Refusal = {
   headers: { upgrade: 'websocket' },
 }
 
+const DRAINING: Refusal = {
+  status: 503,
+  reason: 'draining',
+  message: 'this gateway is stopping; try another one',
+  headers: { 'retry-after': '1' },
+}
+
 const refusalOf = (request: IncomingMessage, draining: boolean): Refusal | null => {
   if (request.rawHeaders.length / 2 > MAX_HEADERS) return { status: 431, message: 'too many headers' }
   if (request.method !== 'GET' && request.method !== 'HEAD')
@@ -95,7 +161,7 @@ const refusalOf = (request: IncomingMessage, draining: boolean): Refusal | null 
       status: 400,
       message: 'a token does not belong in a URL: send it in hello or as Authorization header',
     }
-  if (draining) return { status: 503, message: 'this gateway is stopping', headers: { 'retry-after': '1' } }
+  if (draining) return DRAINING
   return null
 }
 
@@ -124,9 +190,15 @@ const upgradeRefusal = (request: IncomingMessage): Refusal | null => {
   return null
 }
 
+const reasonOf = ({ reason, status }: Refusal) => reason ?? String(status)
+
 const bodyOf = ({ message }: Refusal) => `${JSON.stringify({ error: message, supported: [SUBPROTOCOL] })}\n`
 
+/** Milliseconds that a refused client gets to take its answer and go. */
+const GOODBYE_MS = 2_000
+
 const refuse = (socket: Duplex, refusal: Refusal): void => {
+  bump(counts.refused, reasonOf(refusal))
   const body = bodyOf(refusal)
   const headers = {
     connection: 'close',
@@ -138,4 +210,6 @@ const refuse = (socket: Duplex, refusal: Refusal): void => {
   socket.end(
     `HTTP/1.1 ${refusal.status} ${STATUS_CODES[refusal.status]}\r\n${lines.join('\r\n')}\r\n\r\n${body}`,
   )
+  // It may not, and after the upgrade nobody else has an eye on it.
+  ;(socket as Socket).setTimeout(GOODBYE_MS, () => socket.destroy())
 }
