@@ -8,6 +8,7 @@ import type { RedisLink } from './redis.ts'
 import { DEFAULTS } from './schema/limits.ts'
 import type { Priority, State } from './schema/machine.ts'
 import { SCRIPTS } from './scripts.generated.ts'
+import { Tick } from './tick.ts'
 
 /** A move that was refused, and changed nothing. */
 export interface Rejection {
@@ -159,7 +160,8 @@ export type Transitions = ReturnType<typeof transitionsOf>
 
 export const transitionsOf = (link: RedisLink, namespace: string, partitions: number) => {
   const all: Keys[] = Array.from({ length: partitions }, (_, partition) => keysOf(namespace, partition))
-  const appliers = all.map(({ prefix }) => new Applier(link, prefix))
+  const tick = new Tick()
+  const appliers = all.map(({ prefix }) => new Applier(link, prefix, tick))
   const applierFor = (id: string) => appliers[partitionOf(id, partitions)] as Applier
   const applierOf = (keys: Keys) => appliers[all.indexOf(keys)] as Applier
 
@@ -175,6 +177,8 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
 
   return {
     keys: all,
+    /** Runs when the tick ends, before what it produced is sent: to add to it. */
+    finally: (add: () => void) => tick.finally(add),
     keysFor: (id: string): Keys => all[partitionOf(id, partitions)] as Keys,
 
     enqueue: async (job: Enqueue): Promise<EnqueueOutcome> =>
