@@ -258,7 +258,7 @@ local function pull(job, from)
     local startedAt, leaseMs = run_of(job)
     if may_have_heartbeat(startedAt, leaseMs) then call('DEL', heartbeat_key(job.id)) end
     put('run', int(startedAt))
-    put('worker', '')
+    call('HDEL', job.key, 'worker')
     if job.options.timeoutMs then call('ZREM', DEADLINES, job.id) end
   end
 end

@@ -27,6 +27,7 @@ export class Applier {
   private readonly prefix: string
   private readonly tick: Tick
   private waiting: Waiting[] = []
+  private late: (() => Waiting)[] = []
 
   /** @param prefix of the partition's keys */
   constructor(link: RedisLink, prefix: string, tick: Tick) {
@@ -38,7 +39,16 @@ export class Applier {
   /** The move's answer, as its Lua file gives it. Rejects with a StateError; then repeating it is safe. */
   send(name: Name, ...args: string[]): Promise<string[]> {
     return new Promise((resolve, reject) => {
-      if (this.waiting.push({ name, args, resolve, reject }) === 1) this.tick.send(() => this.flush())
+      this.waiting.push({ name, args, resolve, reject })
+      this.schedule()
+    })
+  }
+
+  /** The same, behind all that the tick sends otherwise, and with arguments of that moment. */
+  sendLast(name: Name, args: () => string[]): Promise<string[]> {
+    return new Promise((resolve, reject) => {
+      this.late.push(() => ({ name, args: args(), resolve, reject }))
+      this.schedule()
     })
   }
 
@@ -49,9 +59,15 @@ export class Applier {
     return answersOf(await this.link.script(SCRIPTS.apply, this.prefix, argv), items.length)
   }
 
+  private schedule(): void {
+    if (this.waiting.length + this.late.length === 1) this.tick.send(() => this.flush())
+  }
+
   private flush(): void {
     const all = this.waiting
+    for (const made of this.late) all.push(made())
     this.waiting = []
+    this.late = []
     let from = 0
     let characters = 0
     for (let i = 0; i < all.length; i++) {

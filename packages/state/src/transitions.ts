@@ -199,19 +199,23 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
       return answer[0] === 'rejected' ? rejection(answer) : grantOf(answer, 3)
     },
 
-    /** Claims up to `count` queued jobs of a partition. */
-    take: async (partition: Keys, name: string, count: number, by: Claimant): Promise<Taken> => {
+    /** Claims queued jobs of a partition, as many as `count` says when the tick ends, and what the tick enqueues too. */
+    take: async (
+      partition: Keys,
+      name: string,
+      count: number | (() => number),
+      by: Claimant,
+    ): Promise<Taken> => {
       const { worker, nonce, leaseMs, rate, ratePerKey } = by
-      const args = [
+      const answer = await applierOf(partition).sendLast('take', () => [
         name,
         worker,
         nonce,
         String(leaseMs),
-        String(count),
+        String(typeof count === 'number' ? count : count()),
         ...rateArgs(rate),
         ...rateArgs(ratePerKey),
-      ]
-      const answer = await applierOf(partition).send('take', ...args)
+      ])
       if (answer[0] !== 'ok')
         return { grants: [], retryInMs: answer[0] === 'paused' ? PAUSED_MS : Number(answer[1]) }
       const grants: Grant[] = []
