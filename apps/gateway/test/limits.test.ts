@@ -185,15 +185,14 @@ it('a storm of two thousand that come back reads each job, not once for each soc
   const h = await startHarness()
   const other = await h.anotherGateway()
   const ids = await Promise.all(Array.from({ length: 10 }, () => h.enqueue()))
-  const watchAll = (port: number) =>
-    Promise.all(
-      Array.from({ length: 2_000 }, async (_, i) => {
-        const watcher = await openWatcher(`ws://127.0.0.1:${port}/v1/ws`)
-        watcher.send({ type: 'subscribe', job: ids[i % 10] })
-        await watcher.next('live', 40_000)
-        return watcher
-      }),
+  const watchAll = async (port: number) => {
+    const watchers = await Promise.all(
+      Array.from({ length: 2_000 }, () => openWatcher(`ws://127.0.0.1:${port}/v1/ws`)),
     )
+    for (const [i, watcher] of watchers.entries()) watcher.send({ type: 'subscribe', job: ids[i % 10] })
+    await Promise.all(watchers.map((watcher) => watcher.next('live', 40_000)))
+    return watchers
+  }
   const before = await watchAll(other.port)
   await other.kill('SIGKILL')
   await Promise.all(before.map(({ closed }) => closed))
