@@ -1,7 +1,9 @@
 // Puts the gateway together: public port, connections, rooms, tailer; and takes it apart in order.
 import { CLOSE } from '@jobs/protocol'
 import { listen } from '@jobs/service'
+import { openToAll } from './auth.ts'
 import { Connection } from './connection.ts'
+import { EVERYTHING } from './grant.ts'
 import { publicServer } from './http.ts'
 import type { Admission, KeptOut } from './limits.ts'
 import { countClose, counts } from './metrics.ts'
@@ -21,6 +23,8 @@ const TOLD_AT_ONCE = 500
 export interface GatewayOptions {
   host: string
   port: number
+  /** Milliseconds between pings of a connection. */
+  heartbeatMs: number
   admission: Admission
   /** Jobs watched at the same time. */
   maxRooms: number
@@ -50,10 +54,15 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
   let awaySince: number | undefined
   let toldAway = false
 
-  const open = publicServer(
+  const open = publicServer({
+    auth: openToAll,
     admission,
-    (socket, address) => {
-      const connection = new Connection(socket, rooms, onError)
+    onSocket: (socket, address, grant) => {
+      const connection = new Connection(socket, rooms, {
+        grant: grant ?? EVERYTHING,
+        heartbeatMs: options.heartbeatMs,
+        onFault: onError,
+      })
       connections.add(connection)
       counts.opened++
       if (toldAway) connection.say({ type: 'redis', available: false })
@@ -66,7 +75,7 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
       })
     },
     onKeptOut,
-  )
+  })
   const port = await listen(open.server, options.host, options.port)
 
   const tellAll = async (available: boolean): Promise<void> => {

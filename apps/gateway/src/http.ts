@@ -1,25 +1,19 @@
 // The public port before a socket is one: refuses in plain HTTP what is not a WebSocket of our protocol.
-import { createServer, type IncomingMessage, type Server, STATUS_CODES } from 'node:http'
+import { createServer, type IncomingMessage, type Server } from 'node:http'
 import type { Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
 import { SUBPROTOCOL } from '@jobs/protocol'
 import { WebSocket, WebSocketServer } from 'ws'
+import type { Auth } from './auth.ts'
+import type { Grant } from './grant.ts'
 import { type Admission, granted, type KeptOut } from './limits.ts'
 import { bump, counts } from './metrics.ts'
+import { bodyOf, isRefusal, type Refusal, reasonOf, refuse } from './refusal.ts'
 
 const PATH = '/v1/ws'
 /** Headers a request may have; Node by itself drops what is above its limit and goes on. */
 const MAX_HEADERS = 100
 /** Milliseconds a client has for its request's headers. */
 const HEADERS_TIMEOUT_MS = 5_000
-
-interface Refusal {
-  status: number
-  message: string
-  /** For the metrics, where the status alone does not tell. */
-  reason?: string
-  headers?: Record<string, string>
-}
 
 export interface PublicServer {
   readonly server: Server
@@ -58,15 +52,19 @@ const KEPT_OUT: Record<KeptOut, Refusal> = {
   },
 }
 
-/**
- * `onSocket` gets every accepted socket, before any message of it is read, with its client's address. `onKeptOut` hears of
- * those that a limit keeps out.
- */
-export const publicServer = (
-  admission: Admission,
-  onSocket: (socket: PublicSocket, address: string) => void,
-  onKeptOut: (why: KeptOut, address: string) => void,
-): PublicServer => {
+interface PublicServerOptions {
+  auth: Auth
+  admission: Admission
+  /**
+   * Gets every accepted socket before any message of it is read, with its client's address; without a grant it is yet to
+   * send its token.
+   */
+  onSocket: (socket: PublicSocket, address: string, grant: Grant | undefined) => void
+  /** Hears of those that a limit keeps out. */
+  onKeptOut: (why: KeptOut, address: string) => void
+}
+
+export const publicServer = ({ auth, admission, onSocket, onKeptOut }: PublicServerOptions): PublicServer => {
   let draining = false
   const server = createServer({
     headersTimeout: HEADERS_TIMEOUT_MS,
@@ -119,7 +117,15 @@ export const publicServer = (
       onKeptOut(keptOut, address)
       return
     }
-    sockets.handleUpgrade(request, socket, head, (accepted) => onSocket(accepted as PublicSocket, address))
+    void auth.ofUpgrade(request).then((grant) => {
+      // It may have gone meanwhile.
+      if (socket.destroyed) return
+      if (isRefusal(grant)) refuse(socket, grant)
+      else
+        sockets.handleUpgrade(request, socket, head, (accepted) =>
+          onSocket(accepted as PublicSocket, address, grant),
+        )
+    })
   })
 
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
@@ -188,28 +194,4 @@ const upgradeRefusal = (request: IncomingMessage): Refusal | null => {
       message: `none of the subprotocols offered is supported; supported: ${SUBPROTOCOL}`,
     }
   return null
-}
-
-const reasonOf = ({ reason, status }: Refusal) => reason ?? String(status)
-
-const bodyOf = ({ message }: Refusal) => `${JSON.stringify({ error: message, supported: [SUBPROTOCOL] })}\n`
-
-/** Milliseconds that a refused client gets to take its answer and go. */
-const GOODBYE_MS = 2_000
-
-const refuse = (socket: Duplex, refusal: Refusal): void => {
-  bump(counts.refused, reasonOf(refusal))
-  const body = bodyOf(refusal)
-  const headers = {
-    connection: 'close',
-    'content-type': 'application/json',
-    'content-length': String(Buffer.byteLength(body)),
-    ...refusal.headers,
-  }
-  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}`)
-  socket.end(
-    `HTTP/1.1 ${refusal.status} ${STATUS_CODES[refusal.status]}\r\n${lines.join('\r\n')}\r\n\r\n${body}`,
-  )
-  // It may not, and after the upgrade nobody else has an eye on it.
-  ;(socket as Socket).setTimeout(GOODBYE_MS, () => socket.destroy())
 }

@@ -75,6 +75,7 @@ await runService('gateway', async () => {
   const gateway = await startGateway(tailer, {
     host: config.GATEWAY_HOST,
     port: config.GATEWAY_PORT,
+    heartbeatMs: config.GATEWAY_HEARTBEAT_MS,
     admission,
     maxRooms: config.GATEWAY_MAX_ROOMS,
     drainMs: config.GATEWAY_DRAIN_MS,
