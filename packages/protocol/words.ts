@@ -133,6 +133,10 @@ export const SERVER_WORDS: Readonly<Record<string, Words>> = {
     says: 'This gateway stops: it closes its connections within `spreadMs`, with 4300.',
     examples: [{ spreadMs: 5_000 }],
   },
+  redis: {
+    says: 'Whether Redis can be read. While it can’t, no events come and subscriptions stay; what was missed is told afterwards.',
+    examples: [{ available: false }],
+  },
   pong: { says: 'The answer to `ping`.', examples: [{ id: 'p1' }] },
   heartbeat: { says: 'A sign of life, for pages, which can’t see control frames.' },
 }
