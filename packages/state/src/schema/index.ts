@@ -16,3 +16,9 @@ export {
   TERMINAL_STATES,
   type TerminalState,
 } from './machine.ts'
+export {
+  TOKEN_ALGORITHMS,
+  TOKEN_AUDIENCE,
+  TOKEN_CHARS,
+  TOKEN_SECRET_BYTES,
+} from './token.ts'
