@@ -1,4 +1,5 @@
 // The gateway's settings, from the environment.
+import { TIMES_V1 } from '@jobs/protocol'
 import { commonConfig, flagSetting, portSetting } from '@jobs/service'
 import { z } from 'zod'
 
@@ -12,6 +13,11 @@ export const GatewayConfig = z
     /** For /livez and /readyz; on the host of GATEWAY_OPS_HOST. */
     GATEWAY_OPS_PORT: portSetting.default(9_101),
     GATEWAY_OPS_HOST: z.string().default('127.0.0.1'),
+    /**
+     * Milliseconds between two signs of life to every client, told in `welcome`: below the time after which whatever
+     * stands between (proxies, load balancers) cuts a silent connection.
+     */
+    GATEWAY_HEARTBEAT_MS: z.coerce.number().int().min(1_000).max(300_000).default(TIMES_V1.heartbeat),
     GATEWAY_AUTH: z.enum(['none', 'jwt']).default('none'),
     /** Lets GATEWAY_AUTH=none listen beyond loopback: everybody who reaches the port may then watch every job. */
     GATEWAY_ALLOW_INSECURE: flagSetting,

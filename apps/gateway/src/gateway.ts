@@ -22,7 +22,12 @@ export interface Gateway {
 
 export const startGateway = async (
   tailer: Tailer,
-  { host, port, onError }: { host: string; port: number; onError: (error: unknown) => void },
+  {
+    host,
+    port,
+    heartbeatMs,
+    onError,
+  }: { host: string; port: number; heartbeatMs: number; onError: (error: unknown) => void },
 ): Promise<Gateway> => {
   const rooms = new Rooms(tailer)
   const connections = new Set<Connection>()
@@ -30,7 +35,11 @@ export const startGateway = async (
   let emptied: () => void = () => undefined
 
   const open = publicServer((socket, grant) => {
-    const connection = new Connection(socket, rooms, onError, grant ?? EVERYTHING)
+    const connection = new Connection(socket, rooms, {
+      grant: grant ?? EVERYTHING,
+      heartbeatMs,
+      onFault: onError,
+    })
     connections.add(connection)
     socket.on('close', () => {
       connections.delete(connection)

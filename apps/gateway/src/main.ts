@@ -37,6 +37,7 @@ await runService('gateway', async () => {
   const gateway = await startGateway(tailer, {
     host: config.GATEWAY_HOST,
     port: config.GATEWAY_PORT,
+    heartbeatMs: config.GATEWAY_HEARTBEAT_MS,
     onError,
   })
   const ops = await serveOps(

@@ -22,7 +22,9 @@ export interface Held {
 export const startHarness = async ({
   redisUrl,
   appendonly = false,
+  env: settings = {},
 }: {
+  env?: Record<string, string>
   redisUrl?: (redis: TestRedis) => Promise<string>
   appendonly?: boolean
 } = {}) => {
@@ -35,6 +37,7 @@ export const startHarness = async ({
     GATEWAY_PORT: '0',
     GATEWAY_OPS_PORT: '0',
     LOG_LEVEL: 'info',
+    ...settings,
   }
   let gateway = await startApp('apps/gateway/src/main.ts', env)
   const { transitions, link } = jobs
