@@ -1,17 +1,10 @@
 // One socket: what a client says, what it is answered. Knows rooms only by name, and nothing of Redis.
 import { randomBytes } from 'node:crypto'
-import {
-  CLOSE,
-  ClientMessage,
-  type Close,
-  EchoId,
-  LIMITS_V1,
-  type ServerMessage,
-  TIMES_V1,
-} from '@jobs/protocol'
+import { CLOSE, ClientMessage, type Close, EchoId, type ServerMessage, TIMES_V1 } from '@jobs/protocol'
 import type { RawData, WebSocket } from 'ws'
 import type { z } from 'zod'
 import type { Grant } from './grant.ts'
+import { granted } from './limits.ts'
 import { Outbox } from './outbox.ts'
 import type { Rooms } from './rooms.ts'
 import { echo, errorOf, Subscriptions } from './subscriptions.ts'
@@ -35,7 +28,7 @@ export class Connection {
   private pong: NodeJS.Timeout | undefined
   private errors = 0
   private greeted = false
-  private tokens: number = LIMITS_V1.commandBurst
+  private tokens = granted.commandBurst
   private tokensAt = performance.now()
 
   constructor(socket: WebSocket, rooms: Rooms, { grant, heartbeatMs, onFault }: ConnectionOptions) {
@@ -73,9 +66,14 @@ export class Connection {
       type: 'welcome',
       connection: this.id,
       heartbeatMs,
-      limits: LIMITS_V1,
+      limits: granted,
       time: Date.now(),
     })
+  }
+
+  /** Bytes that the client has not taken yet. */
+  get queuedBytes(): number {
+    return this.outbox.queuedBytes
   }
 
   say(message: ServerMessage): void {
@@ -126,8 +124,8 @@ export class Connection {
       this.take(raw)
       return
     }
-    if (raw.length === 0 || raw.length > LIMITS_V1.messagesPerFrame) {
-      this.malformed(`a list has 1 to ${LIMITS_V1.messagesPerFrame} messages`, null)
+    if (raw.length === 0 || raw.length > granted.messagesPerFrame) {
+      this.malformed(`a list has 1 to ${granted.messagesPerFrame} messages`, null)
       return
     }
     for (const [i, message] of raw.entries()) {
@@ -170,23 +168,23 @@ export class Connection {
   private malformed(why: string, raw: unknown): void {
     const id = EchoId.safeParse((raw as { id?: unknown } | null | undefined)?.id)
     this.say(errorOf('bad_request', `This message is not understood: ${why}.`, { id: id.data }))
-    if (++this.errors >= LIMITS_V1.errors) this.close(CLOSE.tooManyErrors)
+    if (++this.errors >= granted.errors) this.close(CLOSE.tooManyErrors)
   }
 
   /** A bucket that fills at the granted rate. What overflows is refused; who goes on is cut off. */
   private takeToken(): boolean {
     const now = performance.now()
     this.tokens = Math.min(
-      LIMITS_V1.commandBurst,
-      this.tokens + ((now - this.tokensAt) / 1_000) * LIMITS_V1.commandsPerSecond,
+      granted.commandBurst,
+      this.tokens + ((now - this.tokensAt) / 1_000) * granted.commandsPerSecond,
     )
     this.tokensAt = now
     this.tokens -= 1
     if (this.tokens >= 0) return true
-    if (this.tokens < -LIMITS_V1.commandBurst) this.close(CLOSE.rateLimited)
+    if (this.tokens < -granted.commandBurst) this.close(CLOSE.rateLimited)
     else
       this.say(
-        errorOf('rate_limited', `At most ${LIMITS_V1.commandsPerSecond} messages a second.`, {
+        errorOf('rate_limited', `At most ${granted.commandsPerSecond} messages a second.`, {
           retryAfterMs: SLOW_DOWN_MS,
         }),
       )

@@ -102,6 +102,8 @@ export const ServerMessage = z.discriminatedUnion('type', [
     id,
   }),
   z.object({ type: z.literal('draining'), spreadMs: z.int() }),
+  /** Redis has been away for a while: what happens is told late, and nothing is lost. Then: all is told again. */
+  z.object({ type: z.literal('redis'), available: z.boolean() }),
   z.object({ type: z.literal('pong'), id }),
   z.object({ type: z.literal('heartbeat') }),
 ])
