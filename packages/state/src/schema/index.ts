@@ -21,4 +21,5 @@ export {
   TOKEN_AUDIENCE,
   TOKEN_CHARS,
   TOKEN_SECRET_BYTES,
+  type TokenAlgorithm,
 } from './token.ts'
