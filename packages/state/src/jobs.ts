@@ -22,6 +22,7 @@ import { JobName } from './schema/limits.ts'
 import { isTerminal, type State } from './schema/machine.ts'
 import { checkServer, type Finding } from './server-check.ts'
 import { type As, fitted, type SnapshotOf, snapshotAs } from './snapshot-of.ts'
+import { countTag } from './tags.ts'
 import { type Outcome, type Rejection, type Transitions, transitionsOf } from './transitions.ts'
 
 export interface ConnectOptions extends LinkOptions {
@@ -172,8 +173,15 @@ export class Jobs {
     return listJobs(this.link, this.transitions.keys, options)
   }
 
-  counts(): Promise<Record<State, number>> {
-    return countJobs(this.link, this.transitions.keys)
+  /**
+   * How many jobs are in each state; with `tag`, of those that carry it. Ended jobs count until their retention has
+   * passed.
+   *
+   * @throws StateError INVALID_OPTIONS
+   */
+  async counts({ tag }: { tag?: string } = {}): Promise<Record<State, number>> {
+    const { keys } = this.transitions
+    return tag === undefined ? countJobs(this.link, keys) : countTag(this.link, keys, tag)
   }
 
   /** What waits and runs of each job name and priority, and since when the oldest has been waiting. */

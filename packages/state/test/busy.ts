@@ -6,8 +6,8 @@ import {
   isStateError,
   type Jobs,
   type RedisLink,
-  readSince,
-  readSnapshot,
+  readLive,
+  readLiveSince,
   Subscriber,
   Worker,
   type WorkerAbout,
@@ -116,6 +116,7 @@ const workADay = async ({ producer, worker }: Processes): Promise<string[]> => {
   await producer.wait('mine')
   await producer.payload(sent)
   await producer.attempts(sent)
+  await producer.counts({ tag: 'red' })
   await running.stop()
   return [sent, 'mine']
 }
@@ -239,6 +240,7 @@ const operate = async ({ ops }: Processes, [sent = '']: string[]): Promise<void>
   await ops.list({ tag: 'red' })
   await ops.list({ owner: 'ann' })
   await ops.counts()
+  await ops.counts({ tag: 'red' })
   await ops.queues()
   await ops.workers()
   await ops.attempts(sent)
@@ -269,7 +271,7 @@ const operate = async ({ ops }: Processes, [sent = '']: string[]): Promise<void>
 const watch = async (hand: Hands, { gateway }: Processes, processing: Grant): Promise<void> => {
   const { id } = processing
   const keys = hand.keysFor(id)
-  await readSnapshot(gateway.link, keys, id)
+  await readLive(gateway.link, keys, id)
   const heard: string[] = []
   const subscriber = new Subscriber(gateway.options, {
     onMessage: (_, message) => heard.push(message),
@@ -277,9 +279,11 @@ const watch = async (hand: Hands, { gateway }: Processes, processing: Grant): Pr
   })
   await subscriber.subscribe(keys.events(id))
   await until(() => subscriber.alive)
-  await readSince(gateway.link, keys, id, '0-0', 100)
+  await readLiveSince(gateway.link, keys, id, '0-0', 100)
   await hand.progress(processing, 1, '1')
   await until(() => heard.length > 0, { what: 'the event on the channel' })
+  await subscriber.subscribe(keys.tagStates('red'))
+  await gateway.counts({ tag: 'red' })
   subscriber.unsubscribe(keys.events(id))
   subscriber.close()
 }
