@@ -121,11 +121,7 @@ export class Connection {
   private take(raw: unknown): void {
     const parsed = ClientMessage.safeParse(raw)
     if (parsed.success) this.handle(parsed.data)
-    else
-      this.malformed(
-        asksForTag(raw) ? 'tag subscriptions are not offered by this gateway yet' : reasonOf(parsed.error),
-        raw,
-      )
+    else this.malformed(reasonOf(parsed.error), raw)
   }
 
   private handle(message: ClientMessage): void {
@@ -141,7 +137,7 @@ export class Connection {
         this.malformed('this gateway asks for no token, so there is none to refresh', message)
         return
       case 'unsubscribe':
-        this.subscriptions.unsubscribe(message.job, message.id)
+        this.subscriptions.unsubscribe(message)
         return
       case 'subscribe':
         this.subscriptions.subscribe(message)
@@ -178,13 +174,6 @@ export class Connection {
     return false
   }
 }
-
-const asksForTag = (raw: unknown): boolean =>
-  typeof raw === 'object' &&
-  raw !== null &&
-  'tag' in raw &&
-  'type' in raw &&
-  (raw.type === 'subscribe' || raw.type === 'unsubscribe')
 
 const reasonOf = (error: z.ZodError): string => {
   const [issue] = error.issues

@@ -1,10 +1,14 @@
 // Puts the gateway together: public port, connections, rooms, tailer; and takes it apart in order.
+import type { ServerResponse } from 'node:http'
 import { CLOSE } from '@jobs/protocol'
 import { listen } from '@jobs/service'
+import type { WebSocket } from 'ws'
 import { openToAll } from './auth.ts'
 import { Connection } from './connection.ts'
+import type { EventStream } from './event-stream.ts'
 import { EVERYTHING } from './grant.ts'
 import { publicServer } from './http.ts'
+import { jobRoutes } from './job-routes.ts'
 import { Rooms } from './rooms.ts'
 import type { Tailer } from './tailer.ts'
 
@@ -25,18 +29,23 @@ export const startGateway = async (
   { host, port, onError }: { host: string; port: number; onError: (error: unknown) => void },
 ): Promise<Gateway> => {
   const rooms = new Rooms(tailer)
-  const connections = new Set<Connection>()
+  const connections = new Set<Connection | EventStream>()
   let draining = false
   let emptied: () => void = () => undefined
 
-  const open = publicServer((socket, grant) => {
-    const connection = new Connection(socket, rooms, onError, grant ?? EVERYTHING)
+  const keep = (connection: Connection | EventStream, until: WebSocket | ServerResponse) => {
     connections.add(connection)
-    socket.on('close', () => {
+    until.on('close', () => {
       connections.delete(connection)
       if (draining && connections.size === 0) emptied()
     })
-  }, openToAll)
+  }
+  const auth = openToAll
+  const open = publicServer(
+    (socket, grant) => keep(new Connection(socket, rooms, onError, grant ?? EVERYTHING), socket),
+    auth,
+    jobRoutes({ rooms, auth, onStream: keep, onError }),
+  )
   const realPort = await listen(open.server, host, port)
 
   return {

@@ -4,6 +4,7 @@ import { LIMITS_V1, SUBPROTOCOL } from '@jobs/protocol'
 import { type WebSocket, WebSocketServer } from 'ws'
 import type { Auth } from './auth.ts'
 import type { Grant } from './grant.ts'
+import { type JobRoutes, jobRouteOf } from './job-routes.ts'
 import { bodyOf, isRefusal, type Refusal, refuse } from './refusal.ts'
 
 const PATH = '/v1/ws'
@@ -21,7 +22,7 @@ export interface PublicServer {
 /** Gets every accepted socket before any message of it is read; without a grant it is yet to send its token. */
 type OnSocket = (socket: WebSocket, grant: Grant | undefined) => void
 
-export const publicServer = (onSocket: OnSocket, auth: Auth): PublicServer => {
+export const publicServer = (onSocket: OnSocket, auth: Auth, jobs: JobRoutes): PublicServer => {
   let draining = false
   const server = createServer({
     headersTimeout: HEADERS_TIMEOUT_MS,
@@ -41,7 +42,13 @@ export const publicServer = (onSocket: OnSocket, auth: Auth): PublicServer => {
   } as ConstructorParameters<typeof WebSocketServer>[0])
 
   server.on('request', (request, response) => {
-    const refusal = refusalOf(request, draining) ?? UPGRADE_REQUIRED
+    const route = jobRouteOf(pathOf(request))
+    const refused = refusalOf(request, draining)
+    if (route && !refused) {
+      void jobs(request, response, route)
+      return
+    }
+    const refusal = refused ?? UPGRADE_REQUIRED
     response.writeHead(refusal.status, {
       'content-type': 'application/json',
       connection: 'close',
@@ -87,12 +94,19 @@ const UPGRADE_REQUIRED: Refusal = {
   headers: { upgrade: 'websocket' },
 }
 
+const pathOf = (request: IncomingMessage): string => (request.url ?? '').split('?')[0] as string
+
 const refusalOf = (request: IncomingMessage, draining: boolean): Refusal | null => {
   if (request.rawHeaders.length / 2 > MAX_HEADERS) return { status: 431, message: 'too many headers' }
   if (request.method !== 'GET' && request.method !== 'HEAD')
-    return { status: 405, message: 'use GET', headers: { allow: 'GET' } }
-  const [path, query] = (request.url ?? '').split('?')
-  if (path !== PATH) return { status: 404, message: `the WebSocket is at ${PATH}` }
+    return { status: 405, message: 'use GET', headers: { allow: 'GET, HEAD' } }
+  const path = pathOf(request)
+  const query = request.url?.split('?')[1]
+  if (path !== PATH && !jobRouteOf(path))
+    return {
+      status: 404,
+      message: `the WebSocket is at ${PATH}, a job at /v1/jobs/ID and /v1/jobs/ID/events`,
+    }
   if (query && new URLSearchParams(query).has('token'))
     return {
       status: 400,
@@ -106,6 +120,7 @@ const refusalOf = (request: IncomingMessage, draining: boolean): Refusal | null 
 const upgradeRefusal = (request: IncomingMessage): Refusal | null => {
   if (request.headers.upgrade?.toLowerCase() !== 'websocket')
     return { status: 400, message: 'the only upgrade here is to websocket' }
+  if (pathOf(request) !== PATH) return { status: 404, message: `the WebSocket is at ${PATH}` }
   const hosts = request.rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'host').length
   if (request.httpVersion !== '1.1' || hosts !== 1)
     return { status: 400, message: 'an upgrade takes HTTP/1.1 and one Host header' }

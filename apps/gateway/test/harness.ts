@@ -22,16 +22,19 @@ export interface Held {
 export const startHarness = async ({
   redisUrl,
   appendonly = false,
+  partitions = 1,
 }: {
   redisUrl?: (redis: TestRedis) => Promise<string>
   appendonly?: boolean
+  partitions?: number
 } = {}) => {
   const redis = await startTestRedis({ appendonly })
   const namespace = `t${randomBytes(4).toString('hex')}`
-  const jobs = new Jobs({ url: redis.url, namespace })
+  const jobs = new Jobs({ url: redis.url, namespace, partitions })
   const env = {
     REDIS_URL: (await redisUrl?.(redis)) ?? redis.url,
     JOBS_NAMESPACE: namespace,
+    JOBS_PARTITIONS: String(partitions),
     GATEWAY_PORT: '0',
     GATEWAY_OPS_PORT: '0',
     LOG_LEVEL: 'info',

@@ -58,7 +58,7 @@ export const eventOfMessage = (message: string): StoredEvent | null => {
 /** Why a position can't be continued: trimmed away, from a history that was lost, or ahead of what there is. */
 export type Gap = 'trimmed' | 'diverged' | 'ahead'
 
-export interface Continuation<S extends Snapshot> {
+export interface Continuation<S extends Snapshot = Snapshot> {
   snapshot: S
   /** The events after the position, contiguous; empty when there is a gap. */
   events: StoredEvent[]
@@ -119,7 +119,7 @@ export const readSince = async (
   id: string,
   cursor: string,
   count: number,
-): Promise<Continuation<Snapshot> | null> => {
+): Promise<Continuation | null> => {
   const reads: Command[] = [['HGETALL', keys.job(id)], readsAfter(keys, id, cursor, count)]
   const [hash, entries] = await link.atomic(reads)
   return continued(snapshotOf(id, hash), entries, cursor, count)
