@@ -95,6 +95,12 @@ export class Follower {
     watcher.send({ type: 'subscribe', job: this.job, ...(this.cursor ? { cursor: this.cursor } : {}) })
   }
 
+  /** Reads the messages of another connection from their first. */
+  resume(): void {
+    this.read = 0
+    this.take()
+  }
+
   /** Takes in what has come so far. */
   take(): void {
     const messages = this.watcher?.messages ?? []
