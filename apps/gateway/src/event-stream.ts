@@ -2,7 +2,7 @@
 // at once is one event, whose id is the cursor it leads to; so a reader that comes back with it misses nothing and sees
 // nothing twice.
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { type Close, type ServerMessage, TIMES_V1 } from '@jobs/protocol'
+import type { Close, ServerMessage } from '@jobs/protocol'
 import { Outbox } from './outbox.ts'
 import type { Member } from './room.ts'
 import type { Rooms } from './rooms.ts'
@@ -17,18 +17,23 @@ export const EVENT_STREAM = {
   'x-accel-buffering': 'no',
 }
 
+interface EventStreamOptions {
+  /** Beside those of every stream; sent with the first message, since until then it may be refused. */
+  headers: Record<string, string>
+  /** The reader gave a position. */
+  resumed: boolean
+  heartbeatMs: number
+}
+
 export class EventStream {
   private readonly response: ServerResponse
-  private readonly headers: Record<string, string>
-  private readonly resumed: boolean
+  private readonly options: EventStreamOptions
   private readonly outbox: Outbox
   private heartbeat: NodeJS.Timeout | undefined
 
-  /** @param headers beside those of every stream; sent with the first message, since until then it may be refused */
-  constructor(response: ServerResponse, headers: Record<string, string>, resumed: boolean) {
+  constructor(response: ServerResponse, options: EventStreamOptions) {
     this.response = response
-    this.headers = headers
-    this.resumed = resumed
+    this.options = options
     const socket = {
       OPEN: 1,
       get readyState() {
@@ -58,8 +63,8 @@ export class EventStream {
       say: (message, asked) => {
         const first = !this.response.headersSent
         // It has been told all of it, the end too: a reader comes back after every end, and this keeps it from it.
-        if (first && this.resumed && typeof message === 'string' && isComplete(message)) {
-          this.response.writeHead(204, this.headers).end()
+        if (first && this.options.resumed && typeof message === 'string' && isComplete(message)) {
+          this.response.writeHead(204, this.options.headers).end()
           return
         }
         if (first) this.open()
@@ -75,15 +80,20 @@ export class EventStream {
     if (this.response.headersSent) this.outbox.push(JSON.stringify(message))
   }
 
+  /** Bytes that the reader has not taken yet. */
+  get queuedBytes(): number {
+    return this.outbox.queuedBytes
+  }
+
   /** A reader comes back by itself, after `retry`. */
   close(_why: Close): void {
     this.end()
   }
 
   private open(): void {
-    this.response.writeHead(200, { ...this.headers, ...EVENT_STREAM })
+    this.response.writeHead(200, { ...this.options.headers, ...EVENT_STREAM })
     this.response.write(`retry: ${RETRY_MS}\n\n`)
-    this.heartbeat = setInterval(() => this.response.write(': heartbeat\n\n'), TIMES_V1.heartbeat)
+    this.heartbeat = setInterval(() => this.response.write(': heartbeat\n\n'), this.options.heartbeatMs)
   }
 
   private end(): void {

@@ -7,7 +7,7 @@ import { EVENT_STREAM, EventStream, lastEventId } from './event-stream.ts'
 import type { Grant } from './grant.ts'
 import { bodyOf, isRefusal } from './refusal.ts'
 import { snapshotText } from './room.ts'
-import type { Rooms } from './rooms.ts'
+import { type Rooms, RoomsFullError } from './rooms.ts'
 import { errorOf } from './subscriptions.ts'
 
 export interface JobRoute {
@@ -33,6 +33,8 @@ const LONGEST_MS = 2_147_483_647
 export interface JobRoutesOptions {
   rooms: Rooms
   auth: Auth
+  /** Milliseconds between comments on a stream. */
+  heartbeatMs: number
   /** Of every stream that is opened, to be ended when the gateway stops. */
   onStream: (stream: EventStream, response: ServerResponse) => void
   onError: (error: unknown) => void
@@ -40,9 +42,10 @@ export interface JobRoutesOptions {
 
 export type JobRoutes = (request: IncomingMessage, response: ServerResponse, route: JobRoute) => Promise<void>
 
-export const jobRoutes = ({ rooms, auth, onStream, onError }: JobRoutesOptions): JobRoutes => {
+export const jobRoutes = ({ rooms, auth, heartbeatMs, onStream, onError }: JobRoutesOptions): JobRoutes => {
   const failed = (response: ServerResponse, error: unknown) => {
-    if (isStateError(error)) refuse(response, 'unavailable', 'Jobs cannot be read at the moment; try again.')
+    if (isStateError(error) || error instanceof RoomsFullError)
+      refuse(response, 'unavailable', 'Jobs cannot be read at the moment; try again.')
     else {
       onError(error)
       refuse(response, 'internal', 'The gateway failed at this; try again.')
@@ -77,7 +80,7 @@ export const jobRoutes = ({ rooms, auth, onStream, onError }: JobRoutesOptions):
       else unknown(response)
       return
     }
-    const events = new EventStream(response, VARY, cursor !== undefined)
+    const events = new EventStream(response, { headers: VARY, resumed: cursor !== undefined, heartbeatMs })
     onStream(events, response)
     if (grant.expiresAt !== undefined) {
       const leftMs = Math.min(LONGEST_MS, Math.max(0, grant.expiresAt - Date.now()))

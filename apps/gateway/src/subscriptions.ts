@@ -1,10 +1,11 @@
 // What one client watches: which jobs and tags, read how many at a time, and how each subscription ends. It knows neither sockets nor
 // Redis, so WebSocket connections and event streams over HTTP share it.
-import { type ClientMessage, type ErrorCode, LIMITS_V1, type ServerMessage } from '@jobs/protocol'
+import type { ClientMessage, ErrorCode, ServerMessage } from '@jobs/protocol'
 import { isStateError } from '@jobs/state'
 import type { Grant } from './grant.ts'
+import { granted } from './limits.ts'
 import type { Member } from './room.ts'
-import type { Rooms } from './rooms.ts'
+import { type Rooms, RoomsFullError } from './rooms.ts'
 import type { TagMember } from './tag-room.ts'
 import type { Told } from './told.ts'
 
@@ -90,10 +91,10 @@ export class Subscriptions {
   }
 
   private isFull(about: About): boolean {
-    if (this.watched.size + this.tags.size < LIMITS_V1.subscriptions) return false
+    if (this.watched.size + this.tags.size < granted.subscriptions) return false
     this.error(
       'limit_exceeded',
-      `A connection watches at most ${LIMITS_V1.subscriptions} jobs and tags.`,
+      `A connection watches at most ${granted.subscriptions} jobs and tags.`,
       about,
     )
     return true
@@ -156,6 +157,10 @@ export class Subscriptions {
 
   /** @param watches whether the client has not left meanwhile */
   private failed(error: unknown, watches: boolean, about: About): void {
+    if (error instanceof RoomsFullError) {
+      if (watches) this.error('limit_exceeded', error.message, about, true)
+      return
+    }
     const known = isStateError(error)
     if (!known) this.client.fault(error)
     if (!watches) return

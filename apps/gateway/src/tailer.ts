@@ -1,4 +1,5 @@
 // The Redis side: listens to the channels of watched jobs, and reads jobs and streams. Knows no sockets.
+import { randomBytes } from 'node:crypto'
 import {
   isStateError,
   type Keys,
@@ -11,6 +12,8 @@ import {
   readTagCounts,
   Subscriber,
 } from '@jobs/state'
+import { lag } from './metrics.ts'
+import { ReadGate } from './read-gate.ts'
 import type { RoomSource } from './room.ts'
 import type { TagPart } from './tag-room.ts'
 import type { TagChannels } from './tag-rooms.ts'
@@ -42,10 +45,13 @@ export interface TailerOptions extends LinkOptions {
   namespace: string
   partitions: number
   onError: (error: unknown) => void
+  /** Redis grants no right to publish a probe: only PING tells whether the subscription lives. */
+  onProbeRefused: (error: unknown) => void
 }
 
 export class Tailer implements RoomSource, TagChannels {
   private readonly link: RedisLink
+  private readonly gate = new ReadGate()
   private readonly subscriber: Subscriber
   private readonly all: Keys[]
   private readonly onError: (error: unknown) => void
@@ -56,6 +62,7 @@ export class Tailer implements RoomSource, TagChannels {
   /** Whether rooms could not be read, or not yet. */
   private behind = false
   private closed = false
+  private sampled = false
   private readonly checks: NodeJS.Timeout
   private checking = false
   private nextChecks: Iterator<Watched> = [].values()
@@ -66,8 +73,21 @@ export class Tailer implements RoomSource, TagChannels {
       keysOf(options.namespace, partition),
     )
     this.link = new RedisLink({ ...options, deadlineMs: 3_000 })
-    this.subscriber = new Subscriber(options, {
-      onMessage: (channel, message) => this.watched.get(channel)?.hearer.hear(message),
+    const listener = randomBytes(9).toString('base64url')
+    const probe = {
+      channels: this.all.map((keys) => keys.probe(listener)),
+      publish: async (channel: string, text: string) => {
+        const replies = await this.link.batch([[this.link.publish, channel, text], ['TIME']])
+        const [seconds, micros] = replies[1] as [string, string]
+        return Number(seconds) * 1_000 + Number(micros) / 1_000
+      },
+      onRefused: options.onProbeRefused,
+    }
+    const hears = {
+      onMessage: (channel: string, message: string, aheadMs: number) => {
+        this.watched.get(channel)?.hearer.hear(message)
+        this.sample(message, aheadMs)
+      },
       onLost: () => {
         for (const { hearer } of this.watched.values()) hearer.lost()
       },
@@ -76,16 +96,21 @@ export class Tailer implements RoomSource, TagChannels {
         this.behind = true
         void this.recover()
       },
-    })
+    }
+    this.subscriber = new Subscriber(options, hears, probe)
     this.checks = setInterval(() => void this.checkQuiet(), 1_000)
   }
 
   /** Null when jobs can be read and heard, else the reason why not. */
   get trouble(): string | null {
-    if (!this.subscriber.alive) return 'the subscribed connection to Redis does not answer'
+    if (!this.subscriber.alive) return 'what Redis publishes does not come through'
     if (!this.link.ready) return 'the connection to Redis is down'
     if (this.behind) return 'catching up after Redis came back'
     return null
+  }
+
+  get probed() {
+    return this.subscriber.probed
   }
 
   async connect(): Promise<void> {
@@ -93,11 +118,11 @@ export class Tailer implements RoomSource, TagChannels {
   }
 
   snapshot(job: string) {
-    return readLive(this.link, this.keys(job), job)
+    return this.gate.pass(() => readLive(this.link, this.keys(job), job))
   }
 
   since(job: string, cursor: string, count: number) {
-    return readLiveSince(this.link, this.keys(job), job, cursor, count)
+    return this.gate.pass(() => readLiveSince(this.link, this.keys(job), job, cursor, count))
   }
 
   get partitions(): number {
@@ -105,7 +130,7 @@ export class Tailer implements RoomSource, TagChannels {
   }
 
   tagCounts(tag: string, partition: number) {
-    return readTagCounts(this.link, this.all[partition] as Keys, tag)
+    return this.gate.pass(() => readTagCounts(this.link, this.all[partition] as Keys, tag))
   }
 
   async watchTag(tag: string, parts: readonly TagPart[]): Promise<void> {
@@ -196,6 +221,21 @@ export class Tailer implements RoomSource, TagChannels {
     }
     this.recovering = false
     this.behind = false
+  }
+
+  /**
+   * One event a tick at most: sockets are written to at the end of the tick that it was heard in, and before what is
+   * planned after them.
+   */
+  private sample(message: string, aheadMs: number): void {
+    if (this.sampled) return
+    this.sampled = true
+    const publishedMs = Number(/^\d+-(\d+) /.exec(message)?.[1])
+    setImmediate(() => {
+      this.sampled = false
+      // Clocks are compared to a few milliseconds.
+      if (publishedMs) lag.observe(Math.max(0, Date.now() + aheadMs - publishedMs) / 1_000)
+    })
   }
 
   /** Nobody tells that a job is gone: rooms that have heard nothing for long look, a few each second. */

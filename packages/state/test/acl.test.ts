@@ -243,6 +243,7 @@ describe('what is not its part', () => {
       ['DEL', job('a')],
       ['COPY', events('a'), events('b')],
       ['PUBLISH', events('a'), ''],
+      ['PUBLISH', foreign.probe('a'), ''],
       ['XREADGROUP', 'GROUP', 'workers', 'me', 'STREAMS', work('mail'), '>'],
       ['XRANGE', work('mail'), '-', '+'],
       ['HGETALL', `${prefix}sweep`],
