@@ -181,11 +181,7 @@ export class Connection {
     }
     const parsed = ClientMessage.safeParse(raw)
     if (parsed.success) this.handle(parsed.data)
-    else
-      this.malformed(
-        asksForTag(raw) ? 'tag subscriptions are not offered by this gateway yet' : reasonOf(parsed.error),
-        raw,
-      )
+    else this.malformed(reasonOf(parsed.error), raw)
   }
 
   private handle(message: ClientMessage): void {
@@ -206,7 +202,7 @@ export class Connection {
         else void this.hold(this.credentials.refresh(message.token))
         return
       case 'unsubscribe':
-        this.subscriptions.unsubscribe(message.job, message.id)
+        this.subscriptions.unsubscribe(message)
         return
       case 'subscribe':
         if (this.credentials.expired)
@@ -280,13 +276,6 @@ export class Connection {
     return false
   }
 }
-
-const asksForTag = (raw: unknown): boolean =>
-  typeof raw === 'object' &&
-  raw !== null &&
-  'tag' in raw &&
-  'type' in raw &&
-  (raw.type === 'subscribe' || raw.type === 'unsubscribe')
 
 const reasonOf = (error: z.ZodError): string => {
   const [issue] = error.issues

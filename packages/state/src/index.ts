@@ -11,6 +11,8 @@ export {
   type Continuation,
   eventOfMessage,
   type Gap,
+  readLive,
+  readLiveSince,
   readSince,
   readSnapshot,
   type StoredEvent,
@@ -23,6 +25,7 @@ export { type ConnectOptions, connectJobs, Jobs } from './jobs.ts'
 export { type Keys, keysOf, partitionOf } from './keys.ts'
 export { checkLayout } from './layout.ts'
 export type { ListOptions, Page } from './listing.ts'
+export type { Lease, Live } from './live.ts'
 export type { WorkerAbout } from './presence.ts'
 export type { QueueStats } from './queues.ts'
 export { reaperOf, type SweepReport } from './recovery.ts'
@@ -39,6 +42,15 @@ export {
 } from './server-check.ts'
 export type { SnapshotOf } from './snapshot-of.ts'
 export { type Listener, type Probe, Subscriber } from './subscriber.ts'
+export {
+  countChange,
+  noCounts,
+  readTagCounts,
+  type StateCounts,
+  type TagChange,
+  type TagCounts,
+  tagChangeOf,
+} from './tags.ts'
 export type { Token, TokenFor, TokenOptions } from './tokens.ts'
 export type {
   Attempt,

@@ -23,6 +23,7 @@ import { JobName, LIMITS } from './schema/limits.ts'
 import { isTerminal, type State } from './schema/machine.ts'
 import { checkServer, type Finding } from './server-check.ts'
 import { type As, fitted, type SnapshotOf, snapshotAs } from './snapshot-of.ts'
+import { countTag } from './tags.ts'
 import { Minter, type Token, type TokenFor, type TokenOptions } from './tokens.ts'
 import { type Outcome, type Rejection, type Transitions, transitionsOf } from './transitions.ts'
 
@@ -220,8 +221,15 @@ export class Jobs {
     return listJobs(this.link, this.transitions.keys, options)
   }
 
-  counts(): Promise<Record<State, number>> {
-    return countJobs(this.link, this.transitions.keys)
+  /**
+   * How many jobs are in each state; with `tag`, of those that carry it. Ended jobs count until their retention has
+   * passed.
+   *
+   * @throws StateError INVALID_OPTIONS
+   */
+  async counts({ tag }: { tag?: string } = {}): Promise<Record<State, number>> {
+    const { keys } = this.transitions
+    return tag === undefined ? countJobs(this.link, keys) : countTag(this.link, keys, tag)
   }
 
   /** What waits and runs of each job name and priority, and since when the oldest has been waiting. */

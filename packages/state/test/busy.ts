@@ -7,9 +7,9 @@ import {
   type Jobs,
   type Probe,
   type RedisLink,
+  readLive,
+  readLiveSince,
   readRevocations,
-  readSince,
-  readSnapshot,
   Subscriber,
   Worker,
   type WorkerAbout,
@@ -118,6 +118,7 @@ const workADay = async ({ producer, worker }: Processes): Promise<string[]> => {
   await producer.wait('mine')
   await producer.payload(sent)
   await producer.attempts(sent)
+  await producer.counts({ tag: 'red' })
   await running.stop()
   return [sent, 'mine']
 }
@@ -241,6 +242,7 @@ const operate = async ({ ops }: Processes, [sent = '']: string[]): Promise<void>
   await ops.list({ tag: 'red' })
   await ops.list({ owner: 'ann' })
   await ops.counts()
+  await ops.counts({ tag: 'red' })
   await ops.queues()
   await ops.workers()
   await ops.attempts(sent)
@@ -272,7 +274,7 @@ const watch = async (hand: Hands, { gateway, ops }: Processes, processing: Grant
   const { id } = processing
   const keys = hand.keysFor(id)
   const first = hand.keys[0] as typeof keys
-  await readSnapshot(gateway.link, keys, id)
+  await readLive(gateway.link, keys, id)
   const heard: string[] = []
   const { link } = gateway
   const probed: unknown[] = []
@@ -294,11 +296,13 @@ const watch = async (hand: Hands, { gateway, ops }: Processes, processing: Grant
   await until(() => subscriber.alive)
   await ops.revoke({ subject: 'ann' })
   await readRevocations(gateway.link, first)
-  await readSince(gateway.link, keys, id, '0-0', 100)
+  await readLiveSince(gateway.link, keys, id, '0-0', 100)
   await hand.progress(processing, 1, '1')
   await until(() => heard.length === 2, { what: 'the revocation and the event on their channels' })
   await until(() => probed.length > 0, { what: 'a probe' })
   if (probed[0] instanceof Error) throw probed[0]
+  await subscriber.subscribe(keys.tagStates('red'))
+  await gateway.counts({ tag: 'red' })
   subscriber.unsubscribe(keys.events(id))
   subscriber.close()
 }
