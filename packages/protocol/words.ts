@@ -128,7 +128,7 @@ export const SERVER_WORDS: Readonly<Record<string, Words>> = {
       },
     ],
   },
-  expiring: { says: 'The token ends soon: send `refresh`.' },
+  expiring: { says: 'The token ends soon: send `refresh`.', examples: [{ inMs: 180_000 }] },
   draining: {
     says: 'This gateway stops: it closes its connections within `spreadMs`, with 4300.',
     examples: [{ spreadMs: 5_000 }],

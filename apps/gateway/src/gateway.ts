@@ -1,9 +1,8 @@
 // Puts the gateway together: public port, connections, rooms, tailer; and takes it apart in order.
 import { CLOSE } from '@jobs/protocol'
 import { listen } from '@jobs/service'
-import { openToAll } from './auth.ts'
+import type { Auth } from './auth.ts'
 import { Connection } from './connection.ts'
-import { EVERYTHING } from './grant.ts'
 import { publicServer } from './http.ts'
 import type { Admission, KeptOut } from './limits.ts'
 import { countClose, counts } from './metrics.ts'
@@ -25,6 +24,9 @@ export interface GatewayOptions {
   port: number
   /** Milliseconds between pings of a connection. */
   heartbeatMs: number
+  auth: Auth
+  /** Whether a token may stand in the URL. */
+  tokenInQuery: boolean
   admission: Admission
   /** Jobs watched at the same time. */
   maxRooms: number
@@ -55,11 +57,14 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
   let toldAway = false
 
   const open = publicServer({
-    auth: openToAll,
+    auth: options.auth,
+    tokenInQuery: options.tokenInQuery,
     admission,
     onSocket: (socket, address, grant) => {
       const connection = new Connection(socket, rooms, {
-        grant: grant ?? EVERYTHING,
+        auth: options.auth,
+        grant,
+        peer: address,
         heartbeatMs: options.heartbeatMs,
         onFault: onError,
       })

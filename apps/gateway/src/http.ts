@@ -3,7 +3,7 @@ import { createServer, type IncomingMessage, type Server } from 'node:http'
 import type { Socket } from 'node:net'
 import { SUBPROTOCOL } from '@jobs/protocol'
 import { WebSocket, WebSocketServer } from 'ws'
-import type { Auth } from './auth.ts'
+import { type Auth, tokenInQuery } from './auth.ts'
 import type { Grant } from './grant.ts'
 import { type Admission, granted, type KeptOut } from './limits.ts'
 import { bump, counts } from './metrics.ts'
@@ -60,6 +60,8 @@ const KEPT_OUT: Record<KeptOut, Refusal> = {
 
 interface PublicServerOptions {
   auth: Auth
+  /** Whether a token may stand in the URL. */
+  tokenInQuery: boolean
   admission: Admission
   /**
    * Gets every accepted socket before any message of it is read, with its client's address; without a grant it is yet to
@@ -70,8 +72,13 @@ interface PublicServerOptions {
   onKeptOut: (why: KeptOut, address: string) => void
 }
 
-export const publicServer = ({ auth, admission, onSocket, onKeptOut }: PublicServerOptions): PublicServer => {
+export const publicServer = (options: PublicServerOptions): PublicServer => {
+  const { auth, admission, onSocket, onKeptOut } = options
   let draining = false
+  const refusalOf = (request: IncomingMessage): Refusal | null =>
+    refusalOfForm(request) ??
+    (!options.tokenInQuery && tokenInQuery(request) ? TOKEN_IN_QUERY : null) ??
+    (draining ? DRAINING : null)
   const server = createServer({
     headersTimeout: HEADERS_TIMEOUT_MS,
     requestTimeout: 10_000,
@@ -98,7 +105,7 @@ export const publicServer = ({ auth, admission, onSocket, onKeptOut }: PublicSer
   } as ConstructorParameters<typeof WebSocketServer>[0])
 
   server.on('request', (request, response) => {
-    const refusal = refusalOf(request, draining) ?? UPGRADE_REQUIRED
+    const refusal = refusalOf(request) ?? UPGRADE_REQUIRED
     bump(counts.refused, reasonOf(refusal))
     response.writeHead(refusal.status, {
       'content-type': 'application/json',
@@ -111,7 +118,7 @@ export const publicServer = ({ auth, admission, onSocket, onKeptOut }: PublicSer
   server.on('upgrade', (request, socket, head) => {
     // A reset before the upgrade is through would end the process.
     socket.on('error', () => socket.destroy())
-    const refusal = refusalOf(request, draining) ?? upgradeRefusal(request)
+    const refusal = refusalOf(request) ?? upgradeRefusal(request)
     if (refusal) {
       refuse(socket, refusal)
       return
@@ -127,6 +134,7 @@ export const publicServer = ({ auth, admission, onSocket, onKeptOut }: PublicSer
       // It may have gone meanwhile.
       if (socket.destroyed) return
       if (isRefusal(grant)) refuse(socket, grant)
+      else if (draining) refuse(socket, DRAINING)
       else
         sockets.handleUpgrade(request, socket, head, (accepted) =>
           onSocket(accepted as PublicSocket, address, grant),
@@ -155,6 +163,11 @@ const UPGRADE_REQUIRED: Refusal = {
   headers: { upgrade: 'websocket' },
 }
 
+const TOKEN_IN_QUERY: Refusal = {
+  status: 400,
+  message: 'a token does not belong in a URL: send it in hello or as Authorization header',
+}
+
 const DRAINING: Refusal = {
   status: 503,
   reason: 'draining',
@@ -162,18 +175,12 @@ const DRAINING: Refusal = {
   headers: { 'retry-after': '1' },
 }
 
-const refusalOf = (request: IncomingMessage, draining: boolean): Refusal | null => {
+const refusalOfForm = (request: IncomingMessage): Refusal | null => {
   if (request.rawHeaders.length / 2 > MAX_HEADERS) return { status: 431, message: 'too many headers' }
   if (request.method !== 'GET' && request.method !== 'HEAD')
     return { status: 405, message: 'use GET', headers: { allow: 'GET' } }
-  const [path, query] = (request.url ?? '').split('?')
+  const [path] = (request.url ?? '').split('?')
   if (path !== PATH) return { status: 404, message: `the WebSocket is at ${PATH}` }
-  if (query && new URLSearchParams(query).has('token'))
-    return {
-      status: 400,
-      message: 'a token does not belong in a URL: send it in hello or as Authorization header',
-    }
-  if (draining) return DRAINING
   return null
 }
 

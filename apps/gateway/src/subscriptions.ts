@@ -22,6 +22,8 @@ export interface Client {
   /** Whether it takes what it asked for: no more is read for it meanwhile. */
   readonly hasRoom: boolean
   push(message: string | Told, asked?: boolean): void
+  /** It asked for a job that it may not watch. */
+  refused(job: string): void
   fault(error: unknown): void
 }
 
@@ -85,7 +87,10 @@ export class Subscriptions {
       return watches
     }
     try {
-      const exists = this.client.grant.mayWatchJob(job) && (await this.rooms.join(job, member, cursor, id))
+      // What is not for this client is not looked for: neither answer nor time tells whether it is there.
+      const allowed = this.client.grant.mayWatchJob(job)
+      if (!allowed) this.client.refused(job)
+      const exists = allowed && (await this.rooms.join(job, member, cursor, id))
       // The same words for a job that is unknown and one that is not for this client.
       if (!exists && leave())
         this.error('not_found', 'There is no such job, or it is not for you to watch.', id, job)
@@ -113,6 +118,17 @@ export class Subscriptions {
     this.unread.delete(job)
     this.rooms.leave(job, member)
     this.say({ type: 'unsubscribed', job, code: 'requested', ...echo(id) })
+  }
+
+  /** The grant is another: what it does not cover ends, in the words that would end it if there were no such job. */
+  narrow(): void {
+    for (const [job, member] of this.watched) {
+      if (this.client.grant.mayWatchJob(job)) continue
+      this.watched.delete(job)
+      this.unread.delete(job)
+      this.rooms.leave(job, member)
+      this.say({ type: 'unsubscribed', job, code: 'not_found' })
+    }
   }
 
   /** The client is gone. */

@@ -7,6 +7,7 @@ import {
   type LinkOptions,
   partitionOf,
   RedisLink,
+  readRevocations,
   readSince,
   readSnapshot,
   Subscriber,
@@ -134,6 +135,22 @@ export class Tailer implements RoomSource {
       this.watched.set(channel, known)
     }
     return known.subscribed
+  }
+
+  /** What is revoked: heard from now on, and read now and whenever some of it may have been missed. */
+  async follow(revocations: Hearer): Promise<void> {
+    const channel = this.first.revoked
+    this.watched.set(channel, { hearer: revocations, subscribed: this.subscriber.subscribe(channel) })
+    await this.watched.get(channel)?.subscribed
+    await revocations.recovered()
+  }
+
+  readRevocations() {
+    return readRevocations(this.link, this.first)
+  }
+
+  private get first(): Keys {
+    return this.all[0] as Keys
   }
 
   /** Lets go of a channel after a while, if `close` says then that nobody has come back. */

@@ -350,7 +350,7 @@ it('closes by codes whose range says what to do', () => {
 })
 
 it.each([
-  ['tokens, which come later', { GATEWAY_AUTH: 'jwt' }, 'GATEWAY_AUTH'],
+  ['tokens, without an algorithm', { GATEWAY_AUTH: 'jwt' }, 'GATEWAY_JWT_ALGORITHM'],
   ['the world, without tokens', { GATEWAY_HOST: '0.0.0.0' }, 'GATEWAY_HOST'],
 ])('refuses to start for %s, with one clear error', async (_, env, named) => {
   const gateway = startProcess(process.execPath, fromSource('apps/gateway/src/main.ts'), {

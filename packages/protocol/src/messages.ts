@@ -24,7 +24,14 @@ export const LIMITS_V1 = {
 } as const
 
 /** Milliseconds. */
-export const TIMES_V1 = { heartbeat: 25_000, pong: 10_000 } as const
+export const TIMES_V1 = {
+  heartbeat: 25_000,
+  pong: 10_000,
+  /** A client has this long to send its token. */
+  hello: 5_000,
+  /** A connection outlives its token by this long, for a `refresh` that comes late. */
+  grace: 25_000,
+} as const
 
 export const DETAILS = ['all', 'state', 'latest'] as const
 export type Detail = (typeof DETAILS)[number]
@@ -48,11 +55,14 @@ export const Subscribe = z
   )
   .refine(({ jobs, cursor }) => jobs === undefined || cursor === undefined, 'a cursor belongs to one `job`')
 
+/** Judged as a token, whatever it is: its faults are `unauthorized`. */
+const token = z.string()
+
 export const ClientMessage = z.discriminatedUnion('type', [
-  z.strictObject({ type: z.literal('hello'), token: z.string().max(8_192).optional() }),
+  z.strictObject({ type: z.literal('hello'), token: token.optional() }),
   Subscribe,
   z.strictObject({ type: z.literal('unsubscribe'), job: JobId, id }),
-  z.strictObject({ type: z.literal('refresh'), token: z.string().max(8_192) }),
+  z.strictObject({ type: z.literal('refresh'), token }),
   z.strictObject({ type: z.literal('ping'), id }),
 ])
 export type ClientMessage = z.infer<typeof ClientMessage>
@@ -71,6 +81,8 @@ export const ServerMessage = z.discriminatedUnion('type', [
     heartbeatMs: z.int(),
     limits: z.record(z.string(), z.int()),
     time: z.int(),
+    /** Milliseconds since 1970 at which the token ends. */
+    expiresAt: z.int().optional(),
   }),
   z.object({ type: z.literal('snapshot'), ...snapshot, ...direct }),
   z
@@ -101,6 +113,8 @@ export const ServerMessage = z.discriminatedUnion('type', [
     job: JobId.optional(),
     id,
   }),
+  /** The token has this long to live: `refresh` it. */
+  z.object({ type: z.literal('expiring'), inMs: z.int() }),
   z.object({ type: z.literal('draining'), spreadMs: z.int() }),
   /** Redis has been away for a while: what happens is told late, and nothing is lost. Then: all is told again. */
   z.object({ type: z.literal('redis'), available: z.boolean() }),

@@ -27,6 +27,7 @@ export type { WorkerAbout } from './presence.ts'
 export type { QueueStats } from './queues.ts'
 export { reaperOf, type SweepReport } from './recovery.ts'
 export { RedisLink } from './redis.ts'
+export { type Revocation, type Revoked, readRevocations, revocationOfMessage } from './revocation.ts'
 export { checkRights } from './rights.ts'
 export * from './schema/index.ts'
 export {
@@ -38,6 +39,7 @@ export {
 } from './server-check.ts'
 export type { SnapshotOf } from './snapshot-of.ts'
 export { type Listener, type Probe, Subscriber } from './subscriber.ts'
+export type { Token, TokenFor, TokenOptions } from './tokens.ts'
 export type {
   Attempt,
   Claimant,

@@ -66,6 +66,8 @@ export const keysOf = (namespace: string, partition: number) => {
     workers: `${prefix}workers`,
     /** HASH: when the last sweep ran, and until when its amnesty lasts. */
     sweep: `${prefix}sweep`,
+    /** ZSET: what was revoked, by the moment; also the channel it is told on. Partition 0 only. */
+    revoked: `${prefix}revoked`,
     /** HASH, partition 0 only: the number of partitions, fixed for the namespace. */
     layout: `${prefix}layout`,
   }

@@ -7,6 +7,7 @@ import {
   type Jobs,
   type Probe,
   type RedisLink,
+  readRevocations,
   readSince,
   readSnapshot,
   Subscriber,
@@ -266,10 +267,11 @@ const operate = async ({ ops }: Processes, [sent = '']: string[]): Promise<void>
   await ops.pause('nobody')
 }
 
-/** A gateway follows one job: first the channel, then the stream. */
-const watch = async (hand: Hands, { gateway }: Processes, processing: Grant): Promise<void> => {
+/** A gateway hears what is revoked, and follows one job: first the channel, then what is stored. */
+const watch = async (hand: Hands, { gateway, ops }: Processes, processing: Grant): Promise<void> => {
   const { id } = processing
   const keys = hand.keysFor(id)
+  const first = hand.keys[0] as typeof keys
   await readSnapshot(gateway.link, keys, id)
   const heard: string[] = []
   const { link } = gateway
@@ -288,10 +290,13 @@ const watch = async (hand: Hands, { gateway }: Processes, processing: Grant): Pr
   }
   const subscriber = new Subscriber(gateway.options, hears, probe)
   await subscriber.subscribe(keys.events(id))
+  await subscriber.subscribe(first.revoked)
   await until(() => subscriber.alive)
+  await ops.revoke({ subject: 'ann' })
+  await readRevocations(gateway.link, first)
   await readSince(gateway.link, keys, id, '0-0', 100)
   await hand.progress(processing, 1, '1')
-  await until(() => heard.length > 0, { what: 'the event on the channel' })
+  await until(() => heard.length === 2, { what: 'the revocation and the event on their channels' })
   await until(() => probed.length > 0, { what: 'a probe' })
   if (probed[0] instanceof Error) throw probed[0]
   subscriber.unsubscribe(keys.events(id))
