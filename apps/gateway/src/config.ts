@@ -99,7 +99,7 @@ export const GatewayConfig = z
     GATEWAY_MAX_CONNECTIONS: count(1, 1_000_000).default(10_000),
     /** Sockets of one client address: a quarter, so that one office fits and one host can't fill the gateway. */
     GATEWAY_MAX_CONNECTIONS_PER_ADDRESS: count(1, 1_000_000).default(2_500),
-    /** New sockets a second, twice as many at once: an upgrade costs a tenth of a millisecond, a reconnect a read. */
+    /** New sockets a second, twice as many at once: a socket that comes and goes takes up to a millisecond of CPU. */
     GATEWAY_ACCEPTS_PER_SECOND: count(1, 100_000).default(1_000),
     /** Addresses and networks whose X-Forwarded-For is believed. */
     GATEWAY_TRUSTED_PROXIES: z
