@@ -3,10 +3,16 @@
 export interface Grant {
   /** Who this is, for limits and the audit log. */
   readonly subject: string | undefined
-  /** Seconds since 1970 at which it ends; undefined: never. */
+  /** Milliseconds since 1970 at which it ends; undefined: never. */
   readonly expiresAt: number | undefined
   mayWatchJob(job: string): boolean
+  mayWatchTag(tag: string): boolean
 }
 
 /** With GATEWAY_AUTH=none. */
-export const EVERYTHING: Grant = { subject: undefined, expiresAt: undefined, mayWatchJob: () => true }
+export const EVERYTHING: Grant = {
+  subject: undefined,
+  expiresAt: undefined,
+  mayWatchJob: () => true,
+  mayWatchTag: () => true,
+}

@@ -60,6 +60,10 @@ const startOurs = async (redis: string): Promise<Server> => {
         JOBS_NAMESPACE: NAMESPACE,
         GATEWAY_PORT: '0',
         GATEWAY_OPS_PORT: '0',
+        // One load client stands for thousands.
+        GATEWAY_MAX_CONNECTIONS: '20000',
+        GATEWAY_MAX_CONNECTIONS_PER_ADDRESS: '20000',
+        GATEWAY_ACCEPTS_PER_SECOND: '100000',
         LOG_LEVEL: 'info',
       },
       stdio: ['ignore', 'pipe', 'inherit'],

@@ -1,5 +1,5 @@
 -- End a waiting job at once; ask the worker of a running one to stop (it hears at its next heartbeat).
-local job, rejection = judge(id)
+local job, rejection = judge_steering(id, op)
 if not job then return rejection end
 if job.state == 'PROCESSING' then
   if has(job, 'x') then return repeated(job) end

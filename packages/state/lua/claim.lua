@@ -8,12 +8,18 @@ end
 if job.state ~= 'QUEUED' then return rejected('illegal', job.state) end
 -- Another entry than the job's own is a leftover; the reaper sweeps those.
 if job.place ~= entry then return rejected('stale_entry', job.state) end
-if paused(job.name) then return rejected('paused', job.state) end
+local work = PREFIX .. 'work:' .. queue_of(job)
+-- Refused for now. The worker asks again within a second, and as long as it does the entry is fresh in its hands: the
+-- reaper leaves it there, and the job keeps its place.
+local function not_yet(...)
+  call('XCLAIM', work, GROUP, worker, 0, entry, 'JUSTID')
+  return { 'rejected', ... }
+end
+if paused(job.name) then return not_yet('paused', job.state) end
 if present(max) then
   local free, waitMs = spare(rate_key(job.name), tonumber(max), tonumber(perMs))
-  if free == 0 then return { 'rejected', 'rate_limited', job.state, int(waitMs) } end
+  if free == 0 then return not_yet('rate_limited', job.state, int(waitMs)) end
 end
-local work = PREFIX .. 'work:' .. queue_of(job)
 local grant, refused = start(job, createdAt, checkpoint, options, worker, nonce, leaseMs, keyMax, keyPerMs)
 if not grant then return refused end
 if present(max) then spend(rate_key(job.name), tonumber(max), tonumber(perMs), 1) end

@@ -114,6 +114,20 @@ local function judge_report(id, fence)
   return rule(job_of(id, key, call('HGET', key, 'now')), fence)
 end
 
+-- A steering move has no fence by which its repeat is known: each has a name, and the job keeps the last three with the
+-- seq of their events. One that comes again, its reply lost, answers as the first time, whatever happened since.
+local function judge_steering(id, op)
+  local held = call('HGET', job_key(id), 'steered') or ''
+  local seq = match(held, op .. ':(%d+)')
+  if seq then
+    local made = call('XRANGE', events_key(id), seq, seq)[1]
+    return nil, { 'ok', made[1], match(made[2][2], '>(%u+)'), '' }
+  end
+  local job, rejection = judge(id)
+  if job then put('steered', op .. ':' .. int(job.seq + 1) .. ' ' .. (match(held, '^%S+ %S+') or held)) end
+  return job, rejection
+end
+
 local function now_of(job)
   return job.state .. ' ' .. job.cursor .. ' ' .. job.last .. ' ' .. job.fence .. ' ' .. job.op .. job.rest
 end

@@ -1,5 +1,5 @@
 -- Queue an ended job again, with fresh budgets. Its history goes on.
-local job, rejection = judge(id)
+local job, rejection = judge_steering(id, op)
 if not job then return rejection end
 unlist(job)
 enter(job, 'QUEUED', '')

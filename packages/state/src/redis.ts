@@ -32,6 +32,9 @@ export type Reply = unknown
 export const NO_GROUP = Symbol('NOGROUP')
 export type Command = readonly [name: string, ...args: (string | number)[]]
 
+/** Milliseconds that a call needs to be worth another try. */
+const LAST_TRY_MS = 50
+
 /** Looks at what changes all the time until a read is given up. */
 const STEADY_TRIES = 20
 
@@ -191,8 +194,11 @@ export class RedisLink {
         const error = telling(thrown)
         if (!this.closed) this.servers.failed(connection, error)
         const final = isServerAnswer(error) && !notExecuted(error)
-        if (final || this.closed || performance.now() >= deadline) throw typed(error, connection.address)
-        await pause(Math.min(20 * 2 ** tries, 500) * (0.5 + Math.random() / 2))
+        const pauseMs = Math.min(20 * 2 ** tries, 500) * (0.5 + Math.random() / 2)
+        // A try that has no time to be answered would hide why the others failed, and cost a connection that is well.
+        const late = performance.now() + pauseMs + LAST_TRY_MS >= deadline
+        if (final || this.closed || late) throw typed(error, connection.address)
+        await pause(pauseMs)
       }
     }
   }

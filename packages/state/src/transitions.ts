@@ -1,5 +1,6 @@
 // The only place that changes a job: one typed function per move, each one Lua file. Expected outcomes are values.
 // Every one of them may be repeated when its reply was lost and then answers as the first time.
+import { randomBytes } from 'node:crypto'
 import { Applier, type Name } from './apply.ts'
 import type { Ack } from './durability.ts'
 import { StateError } from './errors.ts'
@@ -240,10 +241,10 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
       move('retry', id, fence, progress, error, String(delayMs)),
     release: ({ id, fence }: Attempt, progress = '') => move('release', id, fence, progress),
     abort: ({ id, fence }: Attempt, progress = '') => move('abort', id, fence, progress),
-    cancel: (id: string) => move('cancel', id),
+    cancel: (id: string) => move('cancel', id, opOf()),
     reschedule: (id: string, delayMs: number, runAt?: number) =>
-      move('reschedule', id, String(delayMs), runAt === undefined ? '' : String(runAt)),
-    rerun: (id: string) => move('rerun', id),
+      move('reschedule', id, String(delayMs), runAt === undefined ? '' : String(runAt), opOf()),
+    rerun: (id: string) => move('rerun', id, opOf()),
     remove: (id: string) => move('remove', id),
 
     /** Stops claims of a job name (`*`: of every name) in every partition, or lets them go on. */
@@ -302,6 +303,9 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
     },
   }
 }
+
+/** The name of one steering move, by which Redis knows it again when its reply was lost and it comes once more. */
+const opOf = () => randomBytes(4).toString('hex')
 
 const rateArgs = (rate: Rate | undefined) => (rate ? [String(rate.max), String(rate.perMs)] : ['', ''])
 

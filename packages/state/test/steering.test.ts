@@ -3,6 +3,7 @@ import { defineJob } from '@jobs/state'
 import { until } from '@jobs/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { redisTime } from '../src/redis.ts'
+import { reapOnce } from './reaper.ts'
 import { gate, type Stage, startStage } from './stage.ts'
 
 let stage: Stage
@@ -266,6 +267,45 @@ describe('pause', () => {
     await jobs.resume(definition.name)
     expect(await jobs.wait(id)).toMatchObject({ state: 'COMPLETED', attempt: 1 })
     await worker.stop()
+  })
+
+  it('leaves a job in its place with the worker that asks for it again and again; a reaper takes it from one that died', async () => {
+    const { jobs } = stage
+    const definition = kind()
+    const { id } = await jobs.enqueue(definition, 1)
+    const keys = jobs.transitions.keysFor(id)
+    const work = keys.work(definition.name)
+    const place = async () => String(await jobs.link.call('HGET', keys.job(id), 'place'))
+    const entry = await place()
+    await jobs.link.call('XREADGROUP', 'GROUP', 'workers', 'w', 'COUNT', 1, 'STREAMS', work, '>')
+    /** The entry has been in the worker's hands for a minute; a sweep looks at what was not touched for half of it. */
+    const age = () => jobs.link.call('XCLAIM', work, 'workers', 'w', 0, entry, 'IDLE', 60_000, 'JUSTID')
+    const redelivered = async () =>
+      (await reapOnce(jobs, { minIdleMs: 30_000, maxGapMs: 0 })).filter((each) => each.id === id)
+    const claimant = { worker: 'w', nonce: 'n', leaseMs: 60_000 }
+    const ask = (more = {}) => jobs.transitions.claim(id, entry, { ...claimant, ...more })
+
+    await jobs.pause(definition.name)
+    await age()
+    expect(await ask()).toMatchObject({ ok: false, reason: 'paused' })
+    expect(await redelivered()).toEqual([])
+    await jobs.resume(definition.name)
+
+    // A rate is counted in each partition.
+    const rate = { max: 1, perMs: 60_000 }
+    const ids = Array.from({ length: 64 }, (_, i) => `${definition.name}-${i}`)
+    const beside = ids.find((each) => jobs.transitions.keysFor(each) === keys) as string
+    await jobs.enqueue(definition, 2, { id: beside, priority: 'high' })
+    await jobs.transitions.take(keys, definition.name, 1, { ...claimant, rate })
+    await age()
+    expect(await ask({ rate })).toMatchObject({ ok: false, reason: 'rate_limited' })
+    expect(await redelivered()).toEqual([])
+    expect(await place()).toBe(entry)
+
+    await age()
+    expect(await redelivered()).toMatchObject([{ outcome: 'redelivered' }])
+    expect(await place()).not.toBe(entry)
+    await jobs.cancel(id)
   })
 
   it('of one name leaves others alone', async () => {

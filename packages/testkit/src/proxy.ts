@@ -15,6 +15,8 @@ export interface CuttingProxy {
   refuse(refuse: boolean): void
   /** While true, bytes of both directions are swallowed and nothing is closed: a half-open link. */
   stall(stall: boolean): void
+  /** From now on swallows what the server sends, chunk by chunk, where it fits; nothing, without an argument. */
+  swallow(fits?: (chunk: Buffer) => boolean): void
   /**
    * Cuts the connection of the next request chunk that fits: `before` it reaches the server, or `after` (the server
    * executes it, its reply is lost). Resolves when it has happened.
@@ -28,6 +30,7 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
   let accepted = 0
   let refusing = false
   let stalling = false
+  let swallows: (chunk: Buffer) => boolean = () => false
   let trap: { fits: (chunk: Buffer) => boolean; when: 'before' | 'after'; sprung: () => void } | undefined
 
   const server = createServer((near) => {
@@ -71,7 +74,7 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
       far.write(chunk)
     })
     far.on('data', (chunk) => {
-      if (!stalling && !deaf) near.write(chunk)
+      if (!stalling && !deaf && !swallows(chunk)) near.write(chunk)
     })
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -96,6 +99,9 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
     },
     stall: (value) => {
       stalling = value
+    },
+    swallow: (fits = () => false) => {
+      swallows = fits
     },
     cutOn: (fits, when) =>
       new Promise((sprung) => {

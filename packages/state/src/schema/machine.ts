@@ -151,7 +151,7 @@ export const MOVES = {
     to: ['CANCELLED', 'PROCESSING'],
     event: 'state',
     allowOom: true,
-    takes: ['id'],
+    takes: ['id', 'op'],
     says: 'Ends a waiting job at once; asks the worker of a running one to stop.',
   },
   reschedule: {
@@ -160,7 +160,7 @@ export const MOVES = {
     to: ['SCHEDULED', 'QUEUED'],
     event: 'state',
     allowOom: false,
-    takes: ['id', 'delayMs', 'runAt'],
+    takes: ['id', 'delayMs', 'runAt', 'op'],
     says: 'Gives a waiting job another time to run.',
   },
   rerun: {
@@ -169,7 +169,7 @@ export const MOVES = {
     to: ['QUEUED'],
     event: 'state',
     allowOom: false,
-    takes: ['id'],
+    takes: ['id', 'op'],
     says: 'Queues an ended job again, with fresh budgets.',
   },
   remove: {
