@@ -13,6 +13,7 @@ import { GatewayConfig } from './config.ts'
 import { startGateway } from './gateway.ts'
 import { Admission, granted, type KeptOut, withinDescriptors } from './limits.ts'
 import { gatewayMetrics } from './metrics.ts'
+import { rounds } from './rounds.ts'
 import { Tailer } from './tailer.ts'
 
 /** Milliseconds between log lines about clients that a limit keeps out. */
@@ -59,6 +60,7 @@ await runService('gateway', async () => {
     replayEvents: config.GATEWAY_REPLAY_EVENTS,
     replayBytes: config.GATEWAY_REPLAY_BYTES,
   })
+  rounds.maxQueuedBytes = config.GATEWAY_MAX_QUEUED_BYTES
   const { short, ...room } = withinDescriptors(config.GATEWAY_MAX_CONNECTIONS)
   if (short)
     log.warn(
