@@ -198,7 +198,7 @@ const dial = async ({ url, rooms, connections, atOnce, resume }: Dial): Promise<
     ? watchers
     : Array.from({ length: connections }, (_, i) => ({
         socket: undefined as unknown as Socket,
-        room: rooms[i % rooms.length] as string,
+        room: rooms[(watchers.length + i) % rooms.length] as string,
         open: false,
         rest: undefined,
         seq: 0,
