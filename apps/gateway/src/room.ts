@@ -47,8 +47,11 @@ const LEFT_OUT = 100
  * each of a thousand takes about 8 ms.
  */
 const CROWD = 1_000
-/** Watchers from which on a read goes on serving those who come after it, and for how many milliseconds. */
-const RUSH = 16
+/**
+ * Watchers from which on a read goes on serving those who come after it, and for how many milliseconds. Who resumes gets
+ * what followed on his cursor either way; a snapshot had better not be older than what its client has just done.
+ */
+const RUSH = { resuming: 2, anew: 16 }
 const RUSH_MS = 5_000
 
 const json = JSON.stringify
@@ -137,7 +140,8 @@ export class Room {
   /** One read serves all who join at the same moment from the same position. */
   private async read(cursor: string | undefined): Promise<Continuation | null> {
     const key = cursor ?? ''
-    if (this.kept?.key === key && this.watchers >= RUSH) {
+    const rush = cursor === undefined ? RUSH.anew : RUSH.resuming
+    if (this.kept?.key === key && this.watchers >= rush) {
       counts.coalesced++
       return this.kept.read
     }
@@ -156,7 +160,7 @@ export class Room {
       read = this.readAlone(cursor).finally(() => this.reads.delete(key))
       this.reads.set(key, read)
       const answer = await read
-      if (answer && !answer.gap && this.channel === 'live' && epoch === this.epoch && this.watchers >= RUSH)
+      if (answer && !answer.gap && this.channel === 'live' && epoch === this.epoch && this.watchers >= rush)
         this.keepRead({ key, read: answer })
     }
     return read
