@@ -2,17 +2,22 @@
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
+import { fanout } from './fanout/index.ts'
 import { lifecycle } from './lifecycle/index.ts'
 import { serverVersion } from './server.ts'
 import { tableOf } from './table.ts'
 
-const BENCHES = { lifecycle: { run: lifecycle, peer: 'BullMQ' } }
+const BENCHES = {
+  lifecycle: { run: lifecycle, peer: 'BullMQ' },
+  fanout: { run: fanout, peer: 'bare ws' },
+}
 
-const HELP = `Usage: pnpm bench lifecycle [--rounds N] [--json FILE] [--verbose]
+const HELP = `Usage: pnpm bench lifecycle|fanout [--rounds N] [--json FILE] [--verbose]
 
 Measures beside a peer in the same run and says which targets are met.
 
   lifecycle      the life of jobs beside BullMQ: speed, CPU, memory, latency (about 8 minutes)
+  fanout         events to watchers beside a bare ws server and Socket.IO: speed, CPU, memory, latency
 
   --rounds N     alternating rounds, of which the median counts (default 5)
   --json FILE    writes the figures, the machine and the versions as JSON

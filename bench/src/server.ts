@@ -45,6 +45,12 @@ export class Probe {
     return [...info.matchAll(/calls=(\d+)/g)].reduce((sum, match) => sum + Number(match[1]), 0)
   }
 
+  /** Calls of one command so far. */
+  async calls(command: string): Promise<number> {
+    const info = await this.client.info('commandstats')
+    return Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(info)?.[1] ?? 0)
+  }
+
   async usedMemory(): Promise<number> {
     return Number(await this.text('memory', 'used_memory'))
   }

@@ -122,6 +122,8 @@ export const GatewayConfig = z
     GATEWAY_COMMAND_BURST: count(1, 100_000).default(LIMITS_V1.commandBurst),
     GATEWAY_REPLAY_EVENTS: count(1, 1_000).default(LIMITS_V1.replayEvents),
     GATEWAY_REPLAY_BYTES: count(1_024, 16_777_216).default(LIMITS_V1.replayBytes),
+    /** Bytes that all sockets together may leave untaken: beyond it those with the most are cut (4203). */
+    GATEWAY_MAX_QUEUED_BYTES: count(1_048_576, 1_099_511_627_776).default(268_435_456),
     /** Milliseconds that a stop takes at most, from the signal to the exit. */
     GATEWAY_DRAIN_MS: count(0, 600_000).default(20_000),
   })

@@ -17,6 +17,7 @@ import { Admission, granted, type KeptOut, withinDescriptors } from './limits.ts
 import { gatewayMetrics } from './metrics.ts'
 import { originJudge } from './origin.ts'
 import { Revocations } from './revocations.ts'
+import { rounds } from './rounds.ts'
 import { Tailer } from './tailer.ts'
 import { tokenKeyOf } from './token-key.ts'
 
@@ -88,6 +89,7 @@ await runService('gateway', async () => {
     replayEvents: config.GATEWAY_REPLAY_EVENTS,
     replayBytes: config.GATEWAY_REPLAY_BYTES,
   })
+  rounds.maxQueuedBytes = config.GATEWAY_MAX_QUEUED_BYTES
   const { short, ...room } = withinDescriptors(config.GATEWAY_MAX_CONNECTIONS)
   if (short)
     log.warn(

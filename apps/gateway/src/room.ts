@@ -4,6 +4,7 @@ import type { Detail, ResetReason } from '@jobs/protocol'
 import { type Continuation, eventOfMessage, isTerminal, msOf, type Snapshot, seqOf } from '@jobs/state'
 import { granted } from './limits.ts'
 import { bump, counts } from './metrics.ts'
+import { rounds } from './rounds.ts'
 import { bytesOf, type Item, type Told, withoutStaleProgress } from './told.ts'
 
 /** A watcher, as the room sees it. */
@@ -36,8 +37,22 @@ interface Seat {
 
 /** Events kept to fill in watchers that read the job a moment ago. */
 const KEPT = 64
+/** Events that a crowd's round brings at most. */
+const WAITING = 100
 /** Events that a detail left out before the watcher's position is moved on without items, so that it can be resumed. */
 const LEFT_OUT = 100
+
+/**
+ * Watchers from which on a room tells once a round what it heard, progress folded when the round had to wait: a write to
+ * each of a thousand takes about 8 ms.
+ */
+const CROWD = 1_000
+/**
+ * Watchers from which on a read goes on serving those who come after it, and for how many milliseconds. Who resumes gets
+ * what followed on his cursor either way; a snapshot had better not be older than what its client has just done.
+ */
+const RUSH = { resuming: 2, anew: 16 }
+const RUSH_MS = 5_000
 
 const json = JSON.stringify
 
@@ -47,8 +62,12 @@ export class Room {
   private readonly seats = new Map<Member, Seat>()
   private readonly joining = new Set<Member>()
   private readonly reads = new Map<string, Promise<Continuation | null>>()
-  /** What was heard while somebody read; contiguous. */
+  /** What was heard while somebody read, or since the read that is kept; contiguous. */
   private recent: Item[] = []
+  /** The last read of a rush, which serves those who come to the same position as long as `recent` leads on from it. */
+  private kept: { key: string; read: Continuation } | undefined
+  /** What a crowd has not been told yet; contiguous. */
+  private waiting: Item[] = []
   /** The seq heard last on the channel. */
   private heard = 0
   private heardAt = performance.now()
@@ -92,7 +111,7 @@ export class Room {
 
   private left(member: Member): void {
     this.joining.delete(member)
-    if (this.joining.size === 0 && this.channel === 'live') this.recent = []
+    if (this.joining.size === 0 && this.channel === 'live' && !this.kept) this.recent = []
   }
 
   /**
@@ -126,6 +145,11 @@ export class Room {
   /** One read serves all who join at the same moment from the same position. */
   private async read(cursor: string | undefined): Promise<Continuation | null> {
     const key = cursor ?? ''
+    const rush = cursor === undefined ? RUSH.anew : RUSH.resuming
+    if (this.kept?.key === key && this.watchers >= rush) {
+      counts.coalesced++
+      return this.kept.read
+    }
     let read = this.reads.get(key)
     if (read) {
       const shared = await read
@@ -137,10 +161,21 @@ export class Room {
       read = this.reads.get(key)
     }
     if (!read) {
+      const { epoch } = this
       read = this.readAlone(cursor).finally(() => this.reads.delete(key))
       this.reads.set(key, read)
+      const answer = await read
+      if (answer && !answer.gap && this.channel === 'live' && epoch === this.epoch && this.watchers >= rush)
+        this.keepRead({ key, read: answer })
     }
     return read
+  }
+
+  private keepRead(kept: { key: string; read: Continuation }): void {
+    this.kept = kept
+    setTimeout(() => {
+      if (this.kept === kept) this.kept = undefined
+    }, RUSH_MS).unref()
   }
 
   private async readAlone(cursor: string | undefined): Promise<Continuation | null> {
@@ -211,37 +246,79 @@ export class Room {
     if (!item) return
     this.heard = item.seq
     this.heardAt = performance.now()
-    if (this.joining.size > 0 || this.channel !== 'live') this.keep(item)
+    if (this.joining.size > 0 || this.kept || this.channel !== 'live') this.keep(item)
     if (this.channel !== 'live') return
+    if (this.seats.size >= CROWD) this.wait(item)
+    else {
+      this.tellWaiting()
+      this.tellAll([item])
+    }
+  }
+
+  private wait(item: Item): void {
+    const last = this.waiting.at(-1)
+    if (last && last.seq + 1 !== item.seq) this.tellWaiting()
+    this.waiting.push(item)
+    if (this.waiting.length === 1) rounds.tell(this)
+    // One message must fit what clients take, and no round is that late.
+    else if (this.waiting.length === WAITING) this.tellWaiting()
+  }
+
+  /** Tells a crowd what it has not been told yet. */
+  tellWaiting(): void {
+    if (this.waiting.length === 0) return
+    const items = this.waiting
+    this.waiting = []
+    this.tellAll(items)
+  }
+
+  /** Tells everybody contiguous events, most of whom stand right before them. */
+  private tellAll(items: Item[]): void {
+    const [first, last] = [items[0] as Item, items.at(-1) as Item]
     let gap = false
     // One message serves all who stand at the same place.
     const shared = new Map<Detail, Told>()
     for (const seat of [...this.seats.values()])
-      if (item.seq === seat.seq + 1) this.give(seat, [item], shared)
-      else gap ||= item.seq > seat.seq || isOtherHistory(item, seat)
+      if (first.seq === seat.seq + 1) this.give(seat, items, shared)
+      else if (last.seq <= seat.seq) gap ||= isOtherHistory(last, seat)
+      else {
+        // It read the job after the first of them.
+        const missing = items.filter((item) => item.seq > seat.seq)
+        if (missing[0]?.seq === seat.seq + 1) this.give(seat, missing)
+        else gap = true
+      }
     if (gap) this.missed()
   }
 
   private keep(item: Item): void {
     const last = this.recent.at(-1)
-    if (last && last.seq + 1 !== item.seq) this.recent = []
+    if (last && last.seq + 1 !== item.seq) {
+      this.recent = []
+      this.kept = undefined
+    }
     this.recent.push(item)
-    if (this.recent.length > KEPT) this.recent.shift()
+    if (this.recent.length <= KEPT) return
+    this.recent.shift()
+    this.kept = undefined
   }
 
   /** The connection that the channel is heard on is gone. */
   lost(): void {
+    this.tellWaiting()
     this.channel = 'lost'
     this.epoch++
     this.recent = []
+    this.kept = undefined
   }
 
   /** The channel is heard again, and may have been deaf for a while. Throws when Redis can't be read. */
   recovered(): Promise<void> {
+    this.tellWaiting()
     bump(counts.gaps, 'reconnect')
     this.channel = 'back'
     this.epoch++
     this.recent = []
+    this.kept = undefined
     this.heard = 0
     return this.repair()
   }
@@ -299,7 +376,7 @@ export class Room {
     if (!provesChannel || epoch !== this.epoch) return
     this.channel = 'live'
     for (const seat of [...this.seats.values()]) this.catchUp(seat)
-    if (this.joining.size === 0) this.recent = []
+    if (this.joining.size === 0 && !this.kept) this.recent = []
   }
 
   private mend(
@@ -352,7 +429,7 @@ export class Room {
     seat.cursor = last.cursor
     let told = plain ? shared?.get(detail) : undefined
     if (!told) {
-      const wanted = chosen(items, detail)
+      const wanted = chosen(items, detail, shared !== undefined && this.seats.size >= CROWD)
       // Nothing this watcher asked for: its numbers are told with the next message, before they are too many.
       if (wanted.length === 0 && seat.seq - seat.from < LEFT_OUT) return
       told = toldOf(this.job, seat, wanted)
@@ -399,8 +476,13 @@ const resetReason = (read: Continuation): ResetReason | null => {
 }
 
 /** State changes always; progress and log lines by what the watcher asked for. */
-const chosen = (items: Item[], detail: Detail): Item[] => {
-  if (detail === 'all') return items
+const chosen = (items: Item[], detail: Detail, crowded: boolean): Item[] => {
+  if (detail === 'all') {
+    if (!crowded) return items
+    const wanted = withoutStaleProgress(items)
+    counts.conflated += items.length - wanted.length
+    return wanted
+  }
   if (detail === 'state') return items.filter((item) => item.type === 'state')
   return withoutStaleProgress(items).filter((item) => item.type !== 'log')
 }

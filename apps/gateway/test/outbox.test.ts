@@ -3,6 +3,7 @@
 import { eventOfMessage } from '@jobs/state'
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { Outbox } from '../src/outbox.ts'
+import { Rounds } from '../src/rounds.ts'
 import type { Told } from '../src/told.ts'
 
 beforeEach(() => {
@@ -12,23 +13,30 @@ afterEach(() => {
   vi.useRealTimers()
 })
 
-/** A socket whose system takes frames when the test says so. */
+/** The text of a frame as a server sends it. */
+const textIn = (frame: Buffer): string => {
+  const length = (frame[1] as number) & 0x7f
+  return frame.toString('utf8', length < 126 ? 2 : length === 126 ? 4 : 10)
+}
+
+/** A socket whose system takes frames at once, or when the test says so. */
 const fakeSocket = () => {
   const frames: string[] = []
-  const pending: { bytes: number; done: () => void }[] = []
+  const pending: number[] = []
   const socket = {
     readyState: 1 as const,
     OPEN: 1 as const,
     stuck: false,
     get bufferedAmount() {
-      return pending.reduce((sum, { bytes }) => sum + bytes, 0)
+      return pending.reduce((sum, bytes) => sum + bytes, 0)
     },
-    send: (text: string, done: () => void) => {
-      frames.push(text)
-      pending.push({ bytes: text.length, done })
-      if (!socket.stuck) setImmediate(() => socket.take())
+    _socket: {
+      write: (frame: Buffer) => {
+        frames.push(textIn(frame))
+        if (socket.stuck) pending.push(frame.length)
+      },
     },
-    take: () => pending.shift()?.done(),
+    take: () => pending.shift(),
   }
   return { socket, frames, messages: () => frames.flatMap((frame) => JSON.parse(frame)) }
 }
@@ -36,7 +44,7 @@ const fakeSocket = () => {
 const open = () => {
   const fake = fakeSocket()
   const slow = vi.fn()
-  return { ...fake, slow, outbox: new Outbox(fake.socket, slow, () => undefined) }
+  return { ...fake, slow, outbox: new Outbox(fake.socket, slow, () => undefined, { of: new Rounds() }) }
 }
 
 const event = (seq: number, type: string, size = 10) => {
@@ -61,7 +69,8 @@ const told = (seq: number, type: string, { job = 'a', size = 10, latest = false 
   }
 }
 
-const tick = () => vi.advanceTimersByTimeAsync(1)
+/** Longer than the pause between two looks at a socket that lags. */
+const tick = () => vi.advanceTimersByTimeAsync(25)
 
 it('sends what comes in one tick as one frame, and a lone message as an object', async () => {
   const { outbox, frames } = open()

@@ -240,3 +240,46 @@ it('moves a watcher on that is told of states only, so that it can resume', asyn
   }
   expect(seq).toBe(251)
 })
+
+it('tells a crowd once a round, progress folded and counted, state changes never', async () => {
+  const { room, snapshot, since } = setUp()
+  snapshot.mockResolvedValue(snapshotAt(1, 10))
+  const crowd = Array.from({ length: 1_000 }, () => watcher())
+  for (const { member } of crowd) room.expect(member)
+  await Promise.all(crowd.map(({ member }) => room.join(member, undefined, undefined)))
+  for (const seq of [2, 3]) room.hear(message(seq, seq * 10))
+  room.hear(message(4, 40))
+  room.hear(message(5, 50, 'COMPLETED'))
+  await settle()
+  await settle()
+  for (const { messages } of crowd) {
+    expect(messages.slice(2)).toMatchObject([
+      { type: 'events', from: 2, to: 5, cursor: '5-50', conflated: 2 },
+      { type: 'complete', state: 'COMPLETED' },
+    ])
+    expect(messages[2]?.items.map((item: { seq: number }) => item.seq)).toEqual([4, 5])
+  }
+  expect(since).not.toHaveBeenCalled()
+  expect(snapshot).toHaveBeenCalledTimes(1)
+})
+
+it('serves a rush that comes one after the other by one read, and what was heard since', async () => {
+  const { room, snapshot, since } = setUp()
+  snapshot.mockResolvedValueOnce(snapshotAt(1, 10))
+  const first = Array.from({ length: 16 }, () => watcher())
+  for (const { member } of first) room.expect(member)
+  await Promise.all(first.map(({ member }) => room.join(member, undefined, undefined)))
+  for (const seq of [2, 3]) room.hear(message(seq, seq * 10))
+  const late = watcher()
+  room.expect(late.member)
+  await room.join(late.member, undefined, undefined)
+  expect(late.messages).toMatchObject([{ type: 'snapshot', seq: 1 }, { type: 'live' }, { from: 2, to: 3 }])
+  // More than is remembered: it is read again.
+  for (let seq = 4; seq <= 100; seq++) room.hear(message(seq, seq * 10))
+  snapshot.mockResolvedValueOnce(snapshotAt(100, 1_000))
+  const later = watcher()
+  room.expect(later.member)
+  await room.join(later.member, undefined, undefined)
+  expect(later.messages).toMatchObject([{ type: 'snapshot', seq: 100 }, { type: 'live' }])
+  expect(since).not.toHaveBeenCalled()
+})

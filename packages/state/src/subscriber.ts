@@ -66,6 +66,7 @@ export class Subscriber {
   private readonly placed = new Map<string, Ear>()
   private probe: Probe | undefined
   private readonly checks: NodeJS.Timeout
+  private soon: { channels: string[]; heard: Promise<boolean> } | undefined
   private established = false
   private broken = false
   private mending = false
@@ -104,8 +105,25 @@ export class Subscriber {
   async subscribe(channel: string): Promise<void> {
     this.wanted.add(channel)
     const ear = this.earOf(channel)
-    if (ear?.connection.ready && (await this.listen(ear, [channel]))) return
+    if (ear?.connection.ready && (await this.listenSoon(ear, channel))) return
     if (!this.placed.has(channel)) void this.mend()
+  }
+
+  /** Channels that are asked for in one tick go out as one command; in a cluster one takes channels of one slot only. */
+  private listenSoon(ear: Ear, channel: string): Promise<boolean> {
+    if (this.cluster) return this.listen(ear, [channel])
+    if (!this.soon || this.soon.channels.length === CHANNELS_AT_ONCE) {
+      const channels: string[] = []
+      const heard = new Promise<boolean>((resolve) => {
+        setImmediate(() => {
+          if (this.soon?.channels === channels) this.soon = undefined
+          resolve(this.listen(ear, channels))
+        })
+      })
+      this.soon = { channels, heard }
+    }
+    this.soon.channels.push(channel)
+    return this.soon.heard
   }
 
   unsubscribe(channel: string): void {
