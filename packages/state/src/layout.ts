@@ -14,11 +14,15 @@ export const checkLayout = async (
   create: boolean,
 ) => {
   const { layout } = keysOf(namespace, 0)
-  if (create) {
+  const read = async () =>
+    (await link.call('HMGET', layout, 'partitions', 'schema')) as [string | null, string | null]
+  let [stored, schema] = await read()
+  // Only what is not there is written: a Redis whose memory is full refuses to, and needs its reapers all the same.
+  if (create && (stored === null || schema === null)) {
     await link.call('HSETNX', layout, 'partitions', partitions)
     await link.call('HSETNX', layout, 'schema', SCHEMA)
+    ;[stored, schema] = await read()
   }
-  const [stored, schema] = (await link.call('HMGET', layout, 'partitions', 'schema')) as (string | null)[]
   if (schema !== null && Number(schema) !== SCHEMA)
     throw new StateError(
       'LAYOUT_MISMATCH',
