@@ -15,6 +15,10 @@ export interface CuttingProxy {
   refuse(refuse: boolean): void
   /** While true, bytes of both directions are swallowed and nothing is closed: a half-open link. */
   stall(stall: boolean): void
+  /** From now on every byte of both directions comes this many milliseconds later, in order. */
+  slow(ms: number): void
+  /** Tells each client that the server has ended its side; the server hears nothing of it, and still gets what is sent. */
+  halfClose(): void
   /**
    * Cuts the connection of the next request chunk that fits: `before` it reaches the server, or `after` (the server
    * executes it, its reply is lost). Resolves when it has happened.
@@ -28,6 +32,7 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
   let accepted = 0
   let refusing = false
   let stalling = false
+  let delayMs = 0
   let trap: { fits: (chunk: Buffer) => boolean; when: 'before' | 'after'; sprung: () => void } | undefined
 
   const server = createServer((near) => {
@@ -45,6 +50,8 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
       far.destroy()
       pairs.delete(pair)
     }
+    const toFar = pipe(far, () => delayMs)
+    const toNear = pipe(near, () => delayMs)
     for (const socket of [near, far]) {
       socket.setNoDelay(true)
       socket.on('error', end)
@@ -53,7 +60,7 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
     near.on('data', (chunk) => {
       if (stalling) return
       if (!trap?.fits(chunk)) {
-        far.write(chunk)
+        toFar(chunk)
         return
       }
       const { when, sprung } = trap
@@ -71,7 +78,7 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
       far.write(chunk)
     })
     far.on('data', (chunk) => {
-      if (!stalling && !deaf) near.write(chunk)
+      if (!stalling && !deaf) toNear(chunk)
     })
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -97,6 +104,12 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
     stall: (value) => {
       stalling = value
     },
+    slow: (ms) => {
+      delayMs = ms
+    },
+    halfClose: () => {
+      for (const { near } of pairs) near.end()
+    },
     cutOn: (fits, when) =>
       new Promise((sprung) => {
         trap = { fits, when, sprung }
@@ -107,4 +120,28 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
         cutAll()
       }),
   }
+}
+
+/** Writes to the socket, later where it is slow: in order also when the delay changes. */
+const pipe = (to: Socket, delayMs: () => number) => {
+  const waiting: { chunk: Buffer; due: number }[] = []
+  const send = () => {
+    const now = performance.now()
+    while (waiting[0] && waiting[0].due <= now) write(to, (waiting.shift() as { chunk: Buffer }).chunk)
+    if (waiting[0]) setTimeout(send, waiting[0].due - now)
+  }
+  return (chunk: Buffer) => {
+    const ms = delayMs()
+    if (ms === 0 && waiting.length === 0) {
+      write(to, chunk)
+      return
+    }
+    // Never before what came earlier.
+    const due = Math.max(performance.now() + ms, waiting.at(-1)?.due ?? 0)
+    if (waiting.push({ chunk, due }) === 1) setTimeout(send, due - performance.now())
+  }
+}
+
+const write = (to: Socket, chunk: Buffer) => {
+  if (to.writable) to.write(chunk)
 }
