@@ -1,9 +1,10 @@
 // One socket: what a client says, what it is answered. Knows rooms only by name, and nothing of Redis.
 import { randomBytes } from 'node:crypto'
-import { CLOSE, ClientMessage, type Close, LIMITS_V1, type ServerMessage, TIMES_V1 } from '@jobs/protocol'
+import { CLOSE, ClientMessage, type Close, EchoId, type ServerMessage, TIMES_V1 } from '@jobs/protocol'
 import type { RawData, WebSocket } from 'ws'
 import type { z } from 'zod'
 import type { Grant } from './grant.ts'
+import { granted } from './limits.ts'
 import { Outbox } from './outbox.ts'
 import type { Rooms } from './rooms.ts'
 import { echo, errorOf, Subscriptions } from './subscriptions.ts'
@@ -11,20 +12,28 @@ import { echo, errorOf, Subscriptions } from './subscriptions.ts'
 /** Milliseconds that a client is asked to wait which sends too many messages. */
 const SLOW_DOWN_MS = 1_000
 
+export interface ConnectionOptions {
+  grant: Grant
+  heartbeatMs: number
+  onFault: (error: unknown) => void
+}
+
 export class Connection {
   readonly id = randomBytes(9).toString('base64url')
   private readonly socket: WebSocket
   private readonly outbox: Outbox
   private readonly subscriptions: Subscriptions
   private readonly heartbeat: NodeJS.Timeout
+  private readonly pongMs: number
   private pong: NodeJS.Timeout | undefined
   private errors = 0
   private greeted = false
-  private tokens: number = LIMITS_V1.commandBurst
+  private tokens = granted.commandBurst
   private tokensAt = performance.now()
 
-  constructor(socket: WebSocket, rooms: Rooms, onFault: (error: unknown) => void, grant: Grant) {
+  constructor(socket: WebSocket, rooms: Rooms, { grant, heartbeatMs, onFault }: ConnectionOptions) {
     this.socket = socket
+    this.pongMs = Math.min(TIMES_V1.pong, heartbeatMs)
     const outbox = new Outbox(
       socket,
       () => this.cut(CLOSE.slowConsumer),
@@ -45,18 +54,26 @@ export class Connection {
     socket.on('message', (data, binary) => this.receive(data, binary))
     // Answered by ws, and paid for like any other message.
     socket.on('ping', () => this.takeToken())
-    socket.on('pong', () => clearTimeout(this.pong))
+    socket.on('pong', () => {
+      clearTimeout(this.pong)
+      this.pong = undefined
+    })
     // Violations of the WebSocket protocol: ws closes the socket with the right code by itself.
     socket.on('error', () => undefined)
     socket.on('close', () => this.closed())
-    this.heartbeat = setInterval(() => this.beat(), TIMES_V1.heartbeat)
+    this.heartbeat = setInterval(() => this.beat(), heartbeatMs)
     this.say({
       type: 'welcome',
       connection: this.id,
-      heartbeatMs: TIMES_V1.heartbeat,
-      limits: LIMITS_V1,
+      heartbeatMs,
+      limits: granted,
       time: Date.now(),
     })
+  }
+
+  /** Bytes that the client has not taken yet. */
+  get queuedBytes(): number {
+    return this.outbox.queuedBytes
   }
 
   say(message: ServerMessage): void {
@@ -84,7 +101,7 @@ export class Connection {
   private beat(): void {
     if (this.socket.readyState !== this.socket.OPEN) return
     this.socket.ping()
-    this.pong = setTimeout(() => this.cut(CLOSE.noPong), TIMES_V1.pong)
+    this.pong ??= setTimeout(() => this.cut(CLOSE.noPong), this.pongMs)
     // Pages can't see control frames.
     this.say({ type: 'heartbeat' })
   }
@@ -107,8 +124,8 @@ export class Connection {
       this.take(raw)
       return
     }
-    if (raw.length === 0 || raw.length > LIMITS_V1.messagesPerFrame) {
-      this.malformed(`a list has 1 to ${LIMITS_V1.messagesPerFrame} messages`, null)
+    if (raw.length === 0 || raw.length > granted.messagesPerFrame) {
+      this.malformed(`a list has 1 to ${granted.messagesPerFrame} messages`, null)
       return
     }
     for (const [i, message] of raw.entries()) {
@@ -149,29 +166,25 @@ export class Connection {
   }
 
   private malformed(why: string, raw: unknown): void {
-    const id = (raw as { id?: unknown } | null | undefined)?.id
-    this.say(
-      errorOf('bad_request', `This message is not understood: ${why}.`, {
-        id: typeof id === 'string' ? id.slice(0, 128) : undefined,
-      }),
-    )
-    if (++this.errors >= LIMITS_V1.errors) this.close(CLOSE.tooManyErrors)
+    const id = EchoId.safeParse((raw as { id?: unknown } | null | undefined)?.id)
+    this.say(errorOf('bad_request', `This message is not understood: ${why}.`, { id: id.data }))
+    if (++this.errors >= granted.errors) this.close(CLOSE.tooManyErrors)
   }
 
   /** A bucket that fills at the granted rate. What overflows is refused; who goes on is cut off. */
   private takeToken(): boolean {
     const now = performance.now()
     this.tokens = Math.min(
-      LIMITS_V1.commandBurst,
-      this.tokens + ((now - this.tokensAt) / 1_000) * LIMITS_V1.commandsPerSecond,
+      granted.commandBurst,
+      this.tokens + ((now - this.tokensAt) / 1_000) * granted.commandsPerSecond,
     )
     this.tokensAt = now
     this.tokens -= 1
     if (this.tokens >= 0) return true
-    if (this.tokens < -LIMITS_V1.commandBurst) this.close(CLOSE.rateLimited)
+    if (this.tokens < -granted.commandBurst) this.close(CLOSE.rateLimited)
     else
       this.say(
-        errorOf('rate_limited', `At most ${LIMITS_V1.commandsPerSecond} messages a second.`, {
+        errorOf('rate_limited', `At most ${granted.commandsPerSecond} messages a second.`, {
           retryAfterMs: SLOW_DOWN_MS,
         }),
       )

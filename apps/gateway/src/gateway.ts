@@ -5,46 +5,113 @@ import { openToAll } from './auth.ts'
 import { Connection } from './connection.ts'
 import { EVERYTHING } from './grant.ts'
 import { publicServer } from './http.ts'
+import type { Admission, KeptOut } from './limits.ts'
+import { countClose, counts } from './metrics.ts'
 import { Rooms } from './rooms.ts'
 import type { Tailer } from './tailer.ts'
 
-/** Milliseconds that a drain spreads its closes over, at most; and what each connection adds. */
-const MAX_SPREAD_MS = 5_000
+/** Milliseconds that each connection adds to the time which a drain spreads its closes over: the others take 500/s. */
 const SPREAD_PER_CONNECTION_MS = 2
-/** Milliseconds that closed sockets get to go. */
+/** Milliseconds that closed sockets get to go: what `ws` gives them, and a little. */
 const CLOSE_GRACE_MS = 3_000
+/** Milliseconds between looks at Redis, and how long trouble lasts before clients are told. */
+const LOOK_MS = 500
+const BLIP_MS = 2_000
+/** Sockets told the same thing in one turn of the loop. */
+const TOLD_AT_ONCE = 500
+
+export interface GatewayOptions {
+  host: string
+  port: number
+  /** Milliseconds between pings of a connection. */
+  heartbeatMs: number
+  admission: Admission
+  /** Jobs watched at the same time. */
+  maxRooms: number
+  /** Milliseconds that a drain takes at most. */
+  drainMs: number
+  onError: (error: unknown) => void
+  onKeptOut: (why: KeptOut, address: string) => void
+  onClosed: (about: { connection: string; address: string; code: number }) => void
+}
 
 export interface Gateway {
   readonly port: number
+  readonly rooms: Rooms
+  /** Bytes that clients have not taken yet. */
+  readonly queuedBytes: number
   /** Refuses newcomers, tells everybody, closes sockets spread over time. */
   drain(): Promise<void>
 }
 
-export const startGateway = async (
-  tailer: Tailer,
-  { host, port, onError }: { host: string; port: number; onError: (error: unknown) => void },
-): Promise<Gateway> => {
-  const rooms = new Rooms(tailer)
+export const startGateway = async (tailer: Tailer, options: GatewayOptions): Promise<Gateway> => {
+  const { admission, onError, onKeptOut, onClosed } = options
+  const rooms = new Rooms(tailer, options.maxRooms)
   const connections = new Set<Connection>()
   let draining = false
   let emptied: () => void = () => undefined
+  /** Since when Redis has been away, and whether clients know. */
+  let awaySince: number | undefined
+  let toldAway = false
 
-  const open = publicServer((socket, grant) => {
-    const connection = new Connection(socket, rooms, onError, grant ?? EVERYTHING)
-    connections.add(connection)
-    socket.on('close', () => {
-      connections.delete(connection)
-      if (draining && connections.size === 0) emptied()
-    })
-  }, openToAll)
-  const realPort = await listen(open.server, host, port)
+  const open = publicServer({
+    auth: openToAll,
+    admission,
+    onSocket: (socket, address, grant) => {
+      const connection = new Connection(socket, rooms, {
+        grant: grant ?? EVERYTHING,
+        heartbeatMs: options.heartbeatMs,
+        onFault: onError,
+      })
+      connections.add(connection)
+      counts.opened++
+      if (toldAway) connection.say({ type: 'redis', available: false })
+      socket.on('close', (code) => {
+        connections.delete(connection)
+        const closedWith = socket.closedWith ?? code
+        countClose(closedWith)
+        onClosed({ connection: connection.id, address, code: closedWith })
+        if (draining && connections.size === 0) emptied()
+      })
+    },
+    onKeptOut,
+  })
+  const port = await listen(open.server, options.host, options.port)
+
+  const tellAll = async (available: boolean): Promise<void> => {
+    let told = 0
+    for (const connection of [...connections]) {
+      connection.say({ type: 'redis', available })
+      if (++told % TOLD_AT_ONCE === 0) await new Promise((resolve) => setImmediate(resolve))
+    }
+  }
+  const looks = setInterval(() => {
+    const now = performance.now()
+    if (tailer.trouble === null) awaySince = undefined
+    else awaySince ??= now
+    const away = awaySince !== undefined && now - awaySince >= BLIP_MS
+    // Told that it is back once every room has caught up.
+    if (away === toldAway || (toldAway && awaySince !== undefined)) return
+    toldAway = away
+    void tellAll(!away)
+  }, LOOK_MS)
 
   return {
-    port: realPort,
+    port,
+    rooms,
+    get queuedBytes() {
+      let bytes = 0
+      for (const connection of connections) bytes += connection.queuedBytes
+      return bytes
+    },
     drain: async () => {
       draining = true
       open.drain()
-      const spreadMs = Math.min(MAX_SPREAD_MS, connections.size * SPREAD_PER_CONNECTION_MS)
+      clearInterval(looks)
+      const spreadMs = Math.max(
+        0,
+        Math.min(options.drainMs - CLOSE_GRACE_MS, connections.size * SPREAD_PER_CONNECTION_MS),
+      )
       const leaving = [...connections]
       for (const connection of leaving) connection.say({ type: 'draining', spreadMs })
       const gone = new Promise<void>((resolve) => {

@@ -1,10 +1,13 @@
 // The public port before a socket is one: refuses in plain HTTP what is not a WebSocket of our protocol.
 import { createServer, type IncomingMessage, type Server } from 'node:http'
-import { LIMITS_V1, SUBPROTOCOL } from '@jobs/protocol'
-import { type WebSocket, WebSocketServer } from 'ws'
+import type { Socket } from 'node:net'
+import { SUBPROTOCOL } from '@jobs/protocol'
+import { WebSocket, WebSocketServer } from 'ws'
 import type { Auth } from './auth.ts'
 import type { Grant } from './grant.ts'
-import { bodyOf, isRefusal, type Refusal, refuse } from './refusal.ts'
+import { type Admission, granted, type KeptOut } from './limits.ts'
+import { bump, counts } from './metrics.ts'
+import { bodyOf, isRefusal, type Refusal, reasonOf, refuse } from './refusal.ts'
 
 const PATH = '/v1/ws'
 /** Headers a request may have; Node by itself drops what is above its limit and goes on. */
@@ -18,19 +21,67 @@ export interface PublicServer {
   drain(): void
 }
 
-/** Gets every accepted socket before any message of it is read; without a grant it is yet to send its token. */
-type OnSocket = (socket: WebSocket, grant: Grant | undefined) => void
+/** A socket that remembers what it was closed with: after a cut the event tells 1006 only. */
+export class PublicSocket extends WebSocket {
+  closedWith: number | undefined
 
-export const publicServer = (onSocket: OnSocket, auth: Auth): PublicServer => {
+  override close(code?: number, reason?: string | Buffer): void {
+    this.closedWith ??= code
+    super.close(code, reason)
+  }
+}
+
+const KEPT_OUT: Record<KeptOut, Refusal> = {
+  connections: {
+    status: 503,
+    reason: 'connections',
+    message: 'this gateway has as many connections as it may; try again, or another one',
+    headers: { 'retry-after': '5' },
+  },
+  address: {
+    status: 429,
+    reason: 'address',
+    message: 'this address has as many connections as it may',
+    headers: { 'retry-after': '10' },
+  },
+  rate: {
+    status: 503,
+    reason: 'rate',
+    message: 'too many connect at this moment; try again',
+    headers: { 'retry-after': '1' },
+  },
+}
+
+interface PublicServerOptions {
+  auth: Auth
+  admission: Admission
+  /**
+   * Gets every accepted socket before any message of it is read, with its client's address; without a grant it is yet to
+   * send its token.
+   */
+  onSocket: (socket: PublicSocket, address: string, grant: Grant | undefined) => void
+  /** Hears of those that a limit keeps out. */
+  onKeptOut: (why: KeptOut, address: string) => void
+}
+
+export const publicServer = ({ auth, admission, onSocket, onKeptOut }: PublicServerOptions): PublicServer => {
   let draining = false
   const server = createServer({
     headersTimeout: HEADERS_TIMEOUT_MS,
     requestTimeout: 10_000,
     connectionsCheckingInterval: 1_000,
   })
+  server.maxConnections = admission.mostConnections
+  server.on('drop', () => bump(counts.refused, 'dropped'))
+  server.on('connection', (socket) => {
+    if (admission.knock(socket)) return
+    bump(counts.refused, 'dropped')
+    socket.destroy()
+  })
   const sockets = new WebSocketServer({
     noServer: true,
-    maxPayload: LIMITS_V1.messageBytes,
+    WebSocket: PublicSocket,
+    maxPayload: granted.messageBytes,
     perMessageDeflate: false,
     maxFragments: 16,
     maxBufferedChunks: 64,
@@ -42,6 +93,7 @@ export const publicServer = (onSocket: OnSocket, auth: Auth): PublicServer => {
 
   server.on('request', (request, response) => {
     const refusal = refusalOf(request, draining) ?? UPGRADE_REQUIRED
+    bump(counts.refused, reasonOf(refusal))
     response.writeHead(refusal.status, {
       'content-type': 'application/json',
       connection: 'close',
@@ -58,11 +110,21 @@ export const publicServer = (onSocket: OnSocket, auth: Auth): PublicServer => {
       refuse(socket, refusal)
       return
     }
-    void auth.ofUpgrade(request).then((granted) => {
+    const address = admission.addressOf(socket as Socket, request.headers['x-forwarded-for'] as string)
+    const keptOut = admission.admit(socket as Socket, address)
+    if (keptOut) {
+      refuse(socket, KEPT_OUT[keptOut])
+      onKeptOut(keptOut, address)
+      return
+    }
+    void auth.ofUpgrade(request).then((grant) => {
       // It may have gone meanwhile.
       if (socket.destroyed) return
-      if (isRefusal(granted)) refuse(socket, granted)
-      else sockets.handleUpgrade(request, socket, head, (opened) => onSocket(opened, granted))
+      if (isRefusal(grant)) refuse(socket, grant)
+      else
+        sockets.handleUpgrade(request, socket, head, (accepted) =>
+          onSocket(accepted as PublicSocket, address, grant),
+        )
     })
   })
 
@@ -87,6 +149,13 @@ const UPGRADE_REQUIRED: Refusal = {
   headers: { upgrade: 'websocket' },
 }
 
+const DRAINING: Refusal = {
+  status: 503,
+  reason: 'draining',
+  message: 'this gateway is stopping; try another one',
+  headers: { 'retry-after': '1' },
+}
+
 const refusalOf = (request: IncomingMessage, draining: boolean): Refusal | null => {
   if (request.rawHeaders.length / 2 > MAX_HEADERS) return { status: 431, message: 'too many headers' }
   if (request.method !== 'GET' && request.method !== 'HEAD')
@@ -98,7 +167,7 @@ const refusalOf = (request: IncomingMessage, draining: boolean): Refusal | null 
       status: 400,
       message: 'a token does not belong in a URL: send it in hello or as Authorization header',
     }
-  if (draining) return { status: 503, message: 'this gateway is stopping', headers: { 'retry-after': '1' } }
+  if (draining) return DRAINING
   return null
 }
 

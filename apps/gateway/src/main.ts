@@ -11,7 +11,12 @@ import {
 import { checkLayout, guardServer, RedisLink } from '@jobs/state'
 import { GatewayConfig } from './config.ts'
 import { startGateway } from './gateway.ts'
+import { Admission, granted, type KeptOut, withinDescriptors } from './limits.ts'
+import { gatewayMetrics } from './metrics.ts'
 import { Tailer } from './tailer.ts'
+
+/** Milliseconds between log lines about clients that a limit keeps out. */
+const KEPT_OUT_LOG_MS = 60_000
 
 await runService('gateway', async () => {
   const config = loadConfig(GatewayConfig, process.env)
@@ -32,17 +37,75 @@ await runService('gateway', async () => {
   await checkLayout(probe, options.namespace, options.partitions, false)
 
   const onError = (error: unknown) => log.warn(describe(error), 'trouble with Redis')
-  const tailer = new Tailer({ ...options, onTrouble: onError, onError })
+  const tailer = new Tailer({
+    ...options,
+    onTrouble: onError,
+    onError,
+    onProbeRefused: () =>
+      log.warn(
+        {
+          code: 'NO_PROBE_RIGHT',
+          fix: 'give the user its lines of docs/redis-schema.md: &{…}:probe:*, +time and the selector with +publish',
+        },
+        'Redis refuses probes: a subscription that is silently deaf will not be noticed, only a connection that is',
+      ),
+  })
   await tailer.connect()
+  Object.assign(granted, {
+    subscriptions: config.GATEWAY_MAX_SUBSCRIPTIONS,
+    messageBytes: config.GATEWAY_MAX_MESSAGE_BYTES,
+    commandsPerSecond: config.GATEWAY_COMMANDS_PER_SECOND,
+    commandBurst: config.GATEWAY_COMMAND_BURST,
+    replayEvents: config.GATEWAY_REPLAY_EVENTS,
+    replayBytes: config.GATEWAY_REPLAY_BYTES,
+  })
+  const { short, ...room } = withinDescriptors(config.GATEWAY_MAX_CONNECTIONS)
+  if (short)
+    log.warn(
+      { code: 'FEW_DESCRIPTORS', fix: 'raise the limit of open files (ulimit -n, LimitNOFILE)', ...room },
+      `there are not enough file descriptors for ${config.GATEWAY_MAX_CONNECTIONS} connections`,
+    )
+  const admission = new Admission({
+    ...room,
+    perAddress: config.GATEWAY_MAX_CONNECTIONS_PER_ADDRESS,
+    perSecond: config.GATEWAY_ACCEPTS_PER_SECOND,
+    proxies: config.GATEWAY_TRUSTED_PROXIES,
+  })
+  const toldAt: Partial<Record<KeptOut, number>> = {}
   const gateway = await startGateway(tailer, {
     host: config.GATEWAY_HOST,
     port: config.GATEWAY_PORT,
+    heartbeatMs: config.GATEWAY_HEARTBEAT_MS,
+    admission,
+    maxRooms: config.GATEWAY_MAX_ROOMS,
+    drainMs: config.GATEWAY_DRAIN_MS,
     onError,
+    onKeptOut: (limit, address) => {
+      const now = performance.now()
+      if (now - (toldAt[limit] ?? Number.NEGATIVE_INFINITY) < KEPT_OUT_LOG_MS) return
+      toldAt[limit] = now
+      const fix =
+        limit === 'address' ? 'if it is a proxy of yours, name it in GATEWAY_TRUSTED_PROXIES' : undefined
+      log.warn({ limit, address, fix }, 'a limit keeps clients out; told once a minute, counted in /metrics')
+    },
+    onClosed: (about) => log.debug(about, 'a connection closed'),
   })
+  let stopping = false
+  const trouble = () => (stopping ? 'this gateway is stopping' : (tailer.trouble ?? guard.trouble))
   const ops = await serveOps(
     config.GATEWAY_OPS_HOST,
     config.GATEWAY_OPS_PORT,
-    () => tailer.trouble ?? guard.trouble,
+    trouble,
+    gatewayMetrics({
+      sockets: () => admission.sockets,
+      handshakes: () => admission.waiting,
+      rooms: () => gateway.rooms.size,
+      watchers: () => gateway.rooms.watchers,
+      queuedBytes: () => gateway.queuedBytes,
+      probeAge: () => tailer.probed.ageMs / 1_000,
+      probeRoundTrip: () => tailer.probed.roundTripMs / 1_000,
+      ready: () => trouble() === null,
+    }),
   )
   log.info(
     { host: config.GATEWAY_HOST, port: gateway.port, opsPort: ops.port, namespace: options.namespace },
@@ -52,7 +115,9 @@ await runService('gateway', async () => {
   return {
     log,
     service: {
+      stopWithinMs: config.GATEWAY_DRAIN_MS + 500,
       stop: async () => {
+        stopping = true
         await gateway.drain()
         await ops.close()
         guard.stop()

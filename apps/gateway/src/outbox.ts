@@ -51,7 +51,11 @@ export class Outbox {
 
   /** Whether more may be asked for: what waits is below the soft limit. */
   get hasRoom(): boolean {
-    return this.socket.bufferedAmount + bytesOf(this.queue) < SOFT_LIMIT_BYTES
+    return this.queuedBytes < SOFT_LIMIT_BYTES
+  }
+
+  get queuedBytes(): number {
+    return this.socket.bufferedAmount + bytesOf(this.queue)
   }
 
   /** Hands to the socket what it takes; all of it before a close. */

@@ -1,7 +1,9 @@
 // One job's watchers. The room knows up to which event each was told, takes events from the tailer, and closes every gap
 // from the stream before it tells on. It knows neither Redis nor sockets: this is where the two meet.
-import { type Detail, LIMITS_V1, type ResetReason } from '@jobs/protocol'
+import type { Detail, ResetReason } from '@jobs/protocol'
 import { type Continuation, eventOfMessage, isTerminal, msOf, type Snapshot, seqOf } from '@jobs/state'
+import { granted } from './limits.ts'
+import { bump, counts } from './metrics.ts'
 import { bytesOf, type Item, type Told, withoutStaleProgress } from './told.ts'
 
 /** A watcher, as the room sees it. */
@@ -69,6 +71,10 @@ export class Room {
     return this.seats.size === 0 && this.joining.size === 0
   }
 
+  get watchers(): number {
+    return this.seats.size + this.joining.size
+  }
+
   /** Milliseconds since the room last knew where the job stands. */
   get quietMs(): number {
     return performance.now() - this.heardAt
@@ -119,7 +125,10 @@ export class Room {
     if (read) {
       const shared = await read
       // What was not there when another asked may be there by now; a read begun since then will tell.
-      if (shared && !shared.gap) return shared
+      if (shared && !shared.gap) {
+        counts.coalesced++
+        return shared
+      }
       read = this.reads.get(key)
     }
     if (!read) {
@@ -130,7 +139,8 @@ export class Room {
   }
 
   private async readAlone(cursor: string | undefined): Promise<Continuation | null> {
-    if (cursor !== undefined) return this.source.since(this.job, cursor, LIMITS_V1.replayEvents)
+    bump(counts.reads, cursor === undefined ? 'snapshot' : 'replay')
+    if (cursor !== undefined) return this.source.since(this.job, cursor, granted.replayEvents)
     const snapshot = await this.source.snapshot(this.job)
     return snapshot && { snapshot, events: [], more: false, gap: null }
   }
@@ -150,6 +160,7 @@ export class Room {
   }
 
   private reset(member: Member, reason: ResetReason, snapshot: Snapshot, id?: string): Seat | undefined {
+    bump(counts.resets, reason)
     member.say(json({ type: 'reset', job: this.job, reason, id }), true)
     return this.present(member, snapshot, id)
   }
@@ -186,7 +197,7 @@ export class Room {
     if (this.channel !== 'live' || this.heard <= seat.seq) return
     const missing = this.recent.filter((item) => item.seq > seat.seq)
     if (missing[0]?.seq === seat.seq + 1) this.give(seat, missing)
-    else this.repairSoon()
+    else this.missed()
   }
 
   /** A message of the job's channel. */
@@ -203,7 +214,7 @@ export class Room {
     for (const seat of [...this.seats.values()])
       if (item.seq === seat.seq + 1) this.give(seat, [item], shared)
       else gap ||= item.seq > seat.seq || isOtherHistory(item, seat)
-    if (gap) this.repairSoon()
+    if (gap) this.missed()
   }
 
   private keep(item: Item): void {
@@ -222,6 +233,7 @@ export class Room {
 
   /** The channel is heard again, and may have been deaf for a while. Throws when Redis can't be read. */
   recovered(): Promise<void> {
+    bump(counts.gaps, 'reconnect')
     this.channel = 'back'
     this.epoch++
     this.recent = []
@@ -232,6 +244,11 @@ export class Room {
   /** Reads where the job stands, for when nothing was heard for long: a job that is gone says nothing. */
   check(): Promise<void> {
     return this.repair()
+  }
+
+  private missed(): void {
+    bump(counts.gaps, 'number')
+    this.repairSoon()
   }
 
   private repairSoon(): void {
@@ -265,7 +282,7 @@ export class Room {
       else places.set(seat.cursor, [seat])
     }
     for (const [cursor, seats] of places) {
-      const read = await this.source.since(this.job, cursor, LIMITS_V1.replayEvents)
+      const read = await this.source.since(this.job, cursor, granted.replayEvents)
       const shared = new Map<Detail, Told>()
       const items = read ? read.events : []
       // It may have left, come again, or been told more by the channel, during the read.
@@ -273,6 +290,7 @@ export class Room {
         if (this.seats.get(seat.member) === seat) this.mend(seat, cursor, read, items, shared)
     }
     this.heardAt = performance.now()
+    counts.repaired++
     if (!provesChannel || epoch !== this.epoch) return
     this.channel = 'live'
     for (const seat of [...this.seats.values()]) this.catchUp(seat)
@@ -372,7 +390,7 @@ const resetReason = (read: Continuation): ResetReason | null => {
   if (read.gap) return read.gap
   if (read.more) return 'too_far'
   const bytes = read.events.reduce((sum, { body }) => sum + Buffer.byteLength(body), 0)
-  return bytes > LIMITS_V1.replayBytes ? 'too_far' : null
+  return bytes > granted.replayBytes ? 'too_far' : null
 }
 
 /** State changes always; progress and log lines by what the watcher asked for. */

@@ -5,15 +5,32 @@ import type { Tailer } from './tailer.ts'
 /** Milliseconds a room is kept after its last watcher left: pages reload. */
 const LINGER_MS = 5_000
 
+/** Everybody together watches as many jobs as this gateway may keep rooms for. */
+export class RoomsFullError extends Error {
+  override name = 'RoomsFullError'
+}
+
 export class Rooms {
   private readonly tailer: Tailer
+  private readonly most: number
   private readonly rooms = new Map<string, Room>()
 
-  constructor(tailer: Tailer) {
+  constructor(tailer: Tailer, most: number) {
     this.tailer = tailer
+    this.most = most
   }
 
-  /** Answers false when there is no such job. Throws a StateError when Redis can't be read. */
+  get size(): number {
+    return this.rooms.size
+  }
+
+  get watchers(): number {
+    let watchers = 0
+    for (const room of this.rooms.values()) watchers += room.watchers
+    return watchers
+  }
+
+  /** Answers false when there is no such job. Throws a StateError when Redis can't be read, and RoomsFullError. */
   async join(
     job: string,
     member: Member,
@@ -22,6 +39,8 @@ export class Rooms {
   ): Promise<boolean> {
     let room = this.rooms.get(job)
     if (!room) {
+      if (this.rooms.size >= this.most)
+        throw new RoomsFullError('This gateway watches as many jobs as it may; try again later.')
       room = new Room(job, this.tailer)
       this.rooms.set(job, room)
     }

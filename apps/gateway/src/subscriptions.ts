@@ -1,10 +1,11 @@
 // What one client watches: which jobs, read how many at a time, and how each subscription ends. It knows neither sockets nor
 // Redis, so WebSocket connections and event streams over HTTP share it.
-import { type ClientMessage, type ErrorCode, LIMITS_V1, type ServerMessage } from '@jobs/protocol'
+import type { ClientMessage, ErrorCode, ServerMessage } from '@jobs/protocol'
 import { isStateError } from '@jobs/state'
 import type { Grant } from './grant.ts'
+import { granted } from './limits.ts'
 import type { Member } from './room.ts'
-import type { Rooms } from './rooms.ts'
+import { type Rooms, RoomsFullError } from './rooms.ts'
 import type { Told } from './told.ts'
 
 /** Milliseconds that a client is asked to wait while Redis is away. */
@@ -48,8 +49,8 @@ export class Subscriptions {
       this.error('already_subscribed', 'This connection watches that job already.', id, job)
       return
     }
-    if (this.watched.size >= LIMITS_V1.subscriptions) {
-      this.error('limit_exceeded', `A connection watches at most ${LIMITS_V1.subscriptions} jobs.`, id, job)
+    if (this.watched.size >= granted.subscriptions) {
+      this.error('limit_exceeded', `A connection watches at most ${granted.subscriptions} jobs.`, id, job)
       return
     }
     const member: Member = {
@@ -90,6 +91,10 @@ export class Subscriptions {
         this.error('not_found', 'There is no such job, or it is not for you to watch.', id, job)
     } catch (error) {
       const watches = leave()
+      if (error instanceof RoomsFullError) {
+        if (watches) this.error('limit_exceeded', error.message, id, job, true)
+        return
+      }
       const known = isStateError(error)
       if (!known) this.client.fault(error)
       if (!watches) return

@@ -1,4 +1,5 @@
 // The Redis side: listens to the channels of watched jobs, and reads jobs and streams. Knows no sockets.
+import { randomBytes } from 'node:crypto'
 import {
   isStateError,
   type Keys,
@@ -10,6 +11,8 @@ import {
   readSnapshot,
   Subscriber,
 } from '@jobs/state'
+import { lag } from './metrics.ts'
+import { ReadGate } from './read-gate.ts'
 import type { RoomSource } from './room.ts'
 
 /** Rooms read at the same time after Redis came back. */
@@ -39,10 +42,13 @@ export interface TailerOptions extends LinkOptions {
   namespace: string
   partitions: number
   onError: (error: unknown) => void
+  /** Redis grants no right to publish a probe: only PING tells whether the subscription lives. */
+  onProbeRefused: (error: unknown) => void
 }
 
 export class Tailer implements RoomSource {
   private readonly link: RedisLink
+  private readonly gate = new ReadGate()
   private readonly subscriber: Subscriber
   private readonly all: Keys[]
   private readonly onError: (error: unknown) => void
@@ -53,6 +59,7 @@ export class Tailer implements RoomSource {
   /** Whether rooms could not be read, or not yet. */
   private behind = false
   private closed = false
+  private sampled = false
   private readonly checks: NodeJS.Timeout
   private checking = false
   private nextChecks: Iterator<Watched> = [].values()
@@ -63,8 +70,21 @@ export class Tailer implements RoomSource {
       keysOf(options.namespace, partition),
     )
     this.link = new RedisLink({ ...options, deadlineMs: 3_000 })
-    this.subscriber = new Subscriber(options, {
-      onMessage: (channel, message) => this.watched.get(channel)?.hearer.hear(message),
+    const listener = randomBytes(9).toString('base64url')
+    const probe = {
+      channels: this.all.map((keys) => keys.probe(listener)),
+      publish: async (channel: string, text: string) => {
+        const replies = await this.link.batch([[this.link.publish, channel, text], ['TIME']])
+        const [seconds, micros] = replies[1] as [string, string]
+        return Number(seconds) * 1_000 + Number(micros) / 1_000
+      },
+      onRefused: options.onProbeRefused,
+    }
+    const hears = {
+      onMessage: (channel: string, message: string, aheadMs: number) => {
+        this.watched.get(channel)?.hearer.hear(message)
+        this.sample(message, aheadMs)
+      },
       onLost: () => {
         for (const { hearer } of this.watched.values()) hearer.lost()
       },
@@ -73,16 +93,21 @@ export class Tailer implements RoomSource {
         this.behind = true
         void this.recover()
       },
-    })
+    }
+    this.subscriber = new Subscriber(options, hears, probe)
     this.checks = setInterval(() => void this.checkQuiet(), 1_000)
   }
 
   /** Null when jobs can be read and heard, else the reason why not. */
   get trouble(): string | null {
-    if (!this.subscriber.alive) return 'the subscribed connection to Redis does not answer'
+    if (!this.subscriber.alive) return 'what Redis publishes does not come through'
     if (!this.link.ready) return 'the connection to Redis is down'
     if (this.behind) return 'catching up after Redis came back'
     return null
+  }
+
+  get probed() {
+    return this.subscriber.probed
   }
 
   async connect(): Promise<void> {
@@ -90,11 +115,11 @@ export class Tailer implements RoomSource {
   }
 
   snapshot(job: string) {
-    return readSnapshot(this.link, this.keys(job), job)
+    return this.gate.pass(() => readSnapshot(this.link, this.keys(job), job))
   }
 
   since(job: string, cursor: string, count: number) {
-    return readSince(this.link, this.keys(job), job, cursor, count)
+    return this.gate.pass(() => readSince(this.link, this.keys(job), job, cursor, count))
   }
 
   /** Resolves once Redis has confirmed: what is read afterwards joins what is heard without a gap. */
@@ -169,6 +194,21 @@ export class Tailer implements RoomSource {
     }
     this.recovering = false
     this.behind = false
+  }
+
+  /**
+   * One event a tick at most: sockets are written to at the end of the tick that it was heard in, and before what is
+   * planned after them.
+   */
+  private sample(message: string, aheadMs: number): void {
+    if (this.sampled) return
+    this.sampled = true
+    const publishedMs = Number(/^\d+-(\d+) /.exec(message)?.[1])
+    setImmediate(() => {
+      this.sampled = false
+      // Clocks are compared to a few milliseconds.
+      if (publishedMs) lag.observe(Math.max(0, Date.now() + aheadMs - publishedMs) / 1_000)
+    })
   }
 
   /** Nobody tells that a job is gone: rooms that have heard nothing for long look, a few each second. */

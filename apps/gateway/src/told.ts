@@ -1,6 +1,7 @@
 // The `events` message: what a room tells its watchers. Made once for all who stand at the same place; folded further
 // where one socket falls behind.
 import type { StoredEvent } from '@jobs/state'
+import { counts } from './metrics.ts'
 
 export type Item = StoredEvent
 
@@ -96,6 +97,7 @@ const merged = (parts: Told[]): Told => {
   const [first, last] = [parts[0] as Told, parts.at(-1) as Told]
   const all = parts.flatMap((part) => part.items)
   const items = withoutStaleProgress(all)
+  counts.conflated += all.length - items.length
   if (parts.length === 1 && items.length === all.length) return first
   return { ...first, to: last.to, cursor: last.cursor, items, bytes: bytesOf(items) }
 }

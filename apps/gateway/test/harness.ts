@@ -22,9 +22,12 @@ export interface Held {
 export const startHarness = async ({
   redisUrl,
   appendonly = false,
+  env: settings = {},
 }: {
   redisUrl?: (redis: TestRedis) => Promise<string>
   appendonly?: boolean
+  /** Settings of the gateway. */
+  env?: Record<string, string>
 } = {}) => {
   const redis = await startTestRedis({ appendonly })
   const namespace = `t${randomBytes(4).toString('hex')}`
@@ -35,6 +38,7 @@ export const startHarness = async ({
     GATEWAY_PORT: '0',
     GATEWAY_OPS_PORT: '0',
     LOG_LEVEL: 'info',
+    ...settings,
   }
   let gateway = await startApp('apps/gateway/src/main.ts', env)
   const { transitions, link } = jobs
@@ -45,6 +49,21 @@ export const startHarness = async ({
       return gateway
     },
     url: () => `ws://127.0.0.1:${gateway.port}/v1/ws`,
+    /** Starts another gateway beside it; who starts it ends it. */
+    anotherGateway: (port = 0) =>
+      startApp('apps/gateway/src/main.ts', { ...env, GATEWAY_PORT: String(port) }),
+    ready: async () => (await fetch(`http://127.0.0.1:${gateway.opsPort}/readyz`)).status === 200,
+    /** Of /metrics: each series with its value. */
+    metrics: async (): Promise<Record<string, number>> => {
+      const text = await (await fetch(`http://127.0.0.1:${gateway.opsPort}/metrics`)).text()
+      const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'))
+      return Object.fromEntries(
+        lines.map((line) => {
+          const at = line.lastIndexOf(' ')
+          return [line.slice(0, at), Number(line.slice(at + 1))]
+        }),
+      )
+    },
     /** Starts the gateway again, on the port it had. */
     restartGateway: async () => {
       gateway = await startApp('apps/gateway/src/main.ts', { ...env, GATEWAY_PORT: String(gateway.port) })

@@ -4,6 +4,7 @@ export type { ErrorCode } from './errors.ts'
 export {
   ClientMessage,
   type Detail,
+  EchoId,
   LIMITS_V1,
   type ResetReason,
   ServerMessage,

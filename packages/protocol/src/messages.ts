@@ -29,7 +29,9 @@ export const TIMES_V1 = { heartbeat: 25_000, pong: 10_000 } as const
 export const DETAILS = ['all', 'state', 'latest'] as const
 export type Detail = (typeof DETAILS)[number]
 
-const id = z.string().min(1).max(128).optional()
+/** Chosen by the client for one message, and echoed in every direct answer to it. */
+export const EchoId = z.string().min(1).max(128)
+const id = EchoId.optional()
 
 export const Subscribe = z
   .strictObject({
@@ -100,6 +102,8 @@ export const ServerMessage = z.discriminatedUnion('type', [
     id,
   }),
   z.object({ type: z.literal('draining'), spreadMs: z.int() }),
+  /** Redis has been away for a while: what happens is told late, and nothing is lost. Then: all is told again. */
+  z.object({ type: z.literal('redis'), available: z.boolean() }),
   z.object({ type: z.literal('pong'), id }),
   z.object({ type: z.literal('heartbeat') }),
 ])

@@ -1,4 +1,4 @@
-// The ops port: /livez says the process runs, /readyz that it does its work. Apart from the public port.
+// The ops port: /livez says the process runs, /readyz that it does its work, /metrics how. Apart from the public port.
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
@@ -10,23 +10,38 @@ export interface OpsServer {
   close(): Promise<void>
 }
 
-export const serveOps = async (host: string, port: number, readiness: Readiness): Promise<OpsServer> => {
-  const server = createServer((request, response) => {
+/** What Prometheus scrapes. */
+export interface Metrics {
+  contentType: string
+  text(): Promise<string>
+}
+
+export const serveOps = async (
+  host: string,
+  port: number,
+  readiness: Readiness,
+  metrics?: Metrics,
+): Promise<OpsServer> => {
+  const server = createServer(async (request, response) => {
     const path = request.url?.split('?')[0]
     if (request.method !== 'GET' && request.method !== 'HEAD')
       return answer(405, { error: 'use GET' }, { allow: 'GET, HEAD' })
     if (path === '/livez') return answer(200, { status: 'ok' })
-    if (path !== '/readyz') return answer(404, { error: 'this port has /livez and /readyz' })
+    if (path === '/metrics' && metrics)
+      return answer(200, await metrics.text(), { 'content-type': metrics.contentType })
+    if (path !== '/readyz')
+      return answer(404, { error: `this port has /livez${metrics ? ', /metrics' : ''} and /readyz` })
     const reason = readiness()
     return reason === null ? answer(200, { status: 'ready' }) : answer(503, { status: 'not ready', reason })
 
-    function answer(status: number, body: object, headers: Record<string, string> = {}) {
+    function answer(status: number, body: object | string, headers: Record<string, string> = {}) {
       response.writeHead(status, {
         'content-type': 'application/json',
         'cache-control': 'no-store',
         ...headers,
       })
-      response.end(request.method === 'HEAD' ? '' : `${JSON.stringify(body)}\n`)
+      const text = typeof body === 'string' ? body : `${JSON.stringify(body)}\n`
+      response.end(request.method === 'HEAD' ? '' : text)
     }
   })
   return { port: await listen(server, host, port), close: () => closeServer(server) }
@@ -36,7 +51,8 @@ export const serveOps = async (host: string, port: number, readiness: Readiness)
 export const listen = (server: Server, host: string, port: number): Promise<number> =>
   new Promise((resolve, reject) => {
     server.once('error', reject)
-    server.listen(port, host, () => {
+    // As many as the system lets wait to be accepted: the clients of a gateway that died come together.
+    server.listen({ port, host, backlog: 4_096 }, () => {
       server.off('error', reject)
       resolve((server.address() as AddressInfo).port)
     })

@@ -1,14 +1,42 @@
 // The life of a process: start, one SIGTERM or SIGINT to stop in order, a second one to stop at once; errors as one
 // clear log line and an exit code.
-import { type Logger, pino } from 'pino'
+import { type DestinationStream, type Logger, pino } from 'pino'
 
-/** JSON logs on stdout, without a host name: the platform knows it. */
-export const createLogger = (name: string, level: string): Logger =>
-  pino({ name, level, base: { name, pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime })
+/** Bytes of a field, some of which clients choose. Those below are ours. */
+const FIELD_BYTES = 256
+const OURS = new Set(['err', 'stack', 'fix'])
+// JSON escapes what is below U+0020. A terminal obeys some of these too, and some readers break lines at the last two.
+const OBEYED = /[\u007f-\u009f\u2028\u2029]/g
+
+const bounded = (value: unknown): unknown => {
+  if (typeof value !== 'string') return value
+  const text =
+    Buffer.byteLength(value) > FIELD_BYTES
+      ? `${Buffer.from(value.slice(0, FIELD_BYTES)).toString('utf8', 0, FIELD_BYTES)}…`
+      : value
+  return text.replace(OBEYED, '?')
+}
+
+/** One JSON line each on stdout, whatever is in a field; without a host name: the platform knows it. */
+export const createLogger = (name: string, level: string, destination?: DestinationStream): Logger =>
+  pino(
+    {
+      ...{ name, level, base: { name, pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime },
+      formatters: {
+        log: (fields) =>
+          Object.fromEntries(
+            Object.entries(fields).map(([key, value]) => [key, OURS.has(key) ? value : bounded(value)]),
+          ),
+      },
+    },
+    destination,
+  )
 
 export interface Service {
   /** Ends the work in order; called once. */
   stop(): Promise<void>
+  /** Milliseconds that it may take; then the process ends all the same, with exit code 0: it was told to. */
+  stopWithinMs?: number
 }
 
 /**
@@ -35,6 +63,12 @@ export const runService = async (
     stopping = true
     log.info({ signal }, 'stopping')
     if (!service) process.exit(0)
+    const { stopWithinMs } = service
+    if (stopWithinMs !== undefined)
+      setTimeout(() => {
+        log.warn({ stopWithinMs }, 'stopped before everything had ended')
+        process.exit(0)
+      }, stopWithinMs).unref()
     await service.stop()
     log.info('stopped')
     process.exit(0)

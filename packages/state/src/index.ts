@@ -36,7 +36,7 @@ export {
   type ServerGuard,
 } from './server-check.ts'
 export type { SnapshotOf } from './snapshot-of.ts'
-export { type Listener, Subscriber } from './subscriber.ts'
+export { type Listener, type Probe, Subscriber } from './subscriber.ts'
 export type {
   Attempt,
   Claimant,

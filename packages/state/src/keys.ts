@@ -30,6 +30,8 @@ export const keysOf = (namespace: string, partition: number) => {
     job: (id: string) => `${prefix}job:${id}`,
     /** STREAM: the job's events; also the channel they are published on. */
     events: (id: string) => `${prefix}jobs:${id}`,
+    /** A channel on which a listener hears itself: whether what is published still arrives. */
+    probe: (listener: string) => `${prefix}probe:${listener}`,
     /** STREAM: what every job's stream starts as. */
     stream: `${prefix}stream`,
     /** STRING PX: fence and worker of the live attempt. */

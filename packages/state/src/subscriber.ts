@@ -7,10 +7,23 @@ import { Connection, isServerAnswer, type LinkOptions } from './connection.ts'
 import { slotOf } from './slots.ts'
 
 export interface Listener {
-  onMessage(channel: string, message: string): void
+  /** @param aheadMs how far the clock of the server is ahead of ours, as last measured by a probe; 0 without one */
+  onMessage(channel: string, message: string, aheadMs: number): void
   /** Channels are subscribed again after a connection was lost or a slot has moved: each may have missed messages. */
   onRecovered(): void
   onLost?(): void
+}
+
+/**
+ * A connection that answers PING may still hear nothing: what is published to one of `channels` must come back. There is
+ * one channel for each partition; each server is probed through one that is its own.
+ */
+export interface Probe {
+  channels: readonly string[]
+  /** Publishes, and answers the server's clock. */
+  publish(channel: string, text: string): Promise<number>
+  /** There is no right to publish or to hear probes: from now on PING has to do. */
+  onRefused(error: unknown): void
 }
 
 /** Milliseconds between probes of a subscribed connection, and until an unanswered one has it replaced. */
@@ -28,6 +41,16 @@ interface Ear {
   answeredAt: number
   /** Subscriptions under way. */
   asking: number
+  /** The channel that its probes come back on, once it is subscribed. */
+  channel: string | undefined
+  probing: boolean
+  sent: number
+  heard: number
+  heardAt: number
+  /** When the first probe was published that did not come back. */
+  unheardSince: number | undefined
+  roundTripMs: number
+  aheadMs: number
 }
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
@@ -41,25 +64,37 @@ export class Subscriber {
   private readonly wanted = new Set<string>()
   /** Where each channel was confirmed. */
   private readonly placed = new Map<string, Ear>()
-  private readonly probe: NodeJS.Timeout
+  private probe: Probe | undefined
+  private readonly checks: NodeJS.Timeout
   private established = false
   private broken = false
   private mending = false
   private closed = false
 
   /** @throws StateError INVALID_OPTIONS */
-  constructor(options: LinkOptions, listener: Listener) {
+  constructor(options: LinkOptions, listener: Listener, probe?: Probe) {
     this.options = options
     this.listener = listener
+    this.probe = probe
     if (parseAddress(options.url).kind === 'cluster') this.cluster = new ClusterServers(options)
     void this.mend()
-    this.probe = setInterval(() => this.check(), PROBE_MS)
+    this.checks = setInterval(() => this.check(), PROBE_MS)
   }
 
   /** Whether messages arrive: connected, the last probes were answered, and no channel waits for its subscription. */
   get alive(): boolean {
     if (this.mending || (this.cluster && !this.cluster.ready)) return false
     return [...this.ears.values()].every(isAlive)
+  }
+
+  /** Of the connection that has been silent for longest: since its last probe came back, and how long that took. */
+  get probed(): { ageMs: number; roundTripMs: number } {
+    const ears = [...this.ears.values()].filter(({ channel }) => channel !== undefined)
+    const oldest = Math.min(...ears.map(({ heardAt }) => heardAt))
+    return {
+      ageMs: ears.length === 0 ? 0 : performance.now() - oldest,
+      roundTripMs: Math.max(0, ...ears.map(({ roundTripMs }) => roundTripMs)),
+    }
   }
 
   /**
@@ -82,7 +117,7 @@ export class Subscriber {
 
   close(): void {
     this.closed = true
-    clearInterval(this.probe)
+    clearInterval(this.checks)
     for (const { connection } of this.ears.values()) connection.close()
     this.cluster?.close()
   }
@@ -195,15 +230,26 @@ export class Subscriber {
     const split = node.lastIndexOf(':')
     const at = node === '' ? undefined : { host: node.slice(0, split), port: Number(node.slice(split + 1)) }
     const connection = new Connection(this.options, parseAddress(this.options.url), at)
-    const ear: Ear = { connection, answeredAt: performance.now(), asking: 0 }
+    const now = performance.now()
+    const ear: Ear = {
+      ...{ connection, answeredAt: now, asking: 0, channel: undefined, probing: false },
+      ...{ sent: 0, heard: 0, heardAt: now, unheardSince: undefined, roundTripMs: 0, aheadMs: 0 },
+    }
     this.ears.set(node, ear)
-    const onMessage = (channel: string, message: string) => this.listener.onMessage(channel, message)
+    const onMessage = (channel: string, message: string) => {
+      if (channel === ear.channel) hearProbe(ear, Number(message))
+      else this.listener.onMessage(channel, message, ear.aheadMs)
+    }
     connection.client.on('message', onMessage)
     connection.client.on('smessage', onMessage)
     connection.client.on('ready', () => {
-      ear.answeredAt = performance.now()
+      ear.answeredAt = ear.heardAt = performance.now()
+      void this.sendProbe(ear)
     })
-    connection.client.on('close', () => this.lost(ear))
+    connection.client.on('close', () => {
+      ear.channel = ear.unheardSince = undefined
+      this.lost(ear)
+    })
     // The server let go of channels whose slot it gave away, without naming them here. (It also comes with the error of a
     // subscription under way, which names them.)
     connection.client.on('moved', () => {
@@ -237,10 +283,11 @@ export class Subscriber {
         }
         continue
       }
-      if (!isAlive(ear)) {
+      if (isDeaf(ear)) {
         connection.replace()
         continue
       }
+      void this.sendProbe(ear)
       connection.client.ping().then(
         () => {
           ear.answeredAt = performance.now()
@@ -250,6 +297,54 @@ export class Subscriber {
       )
     }
     if (this.cluster) void this.cluster.look().then(() => this.compare())
+  }
+
+  /** On the whole path: out over the connection that jobs are read with, back over the one that hears them. */
+  private async sendProbe(ear: Ear): Promise<void> {
+    const { probe } = this
+    if (!probe || ear.probing || this.closed) return
+    ear.probing = true
+    try {
+      const channel = probe.channels.find((each) => this.owns(ear, each))
+      if (channel !== ear.channel) await this.moveProbe(ear, channel)
+      if (ear.channel === undefined) return
+      const asked = performance.now()
+      const wall = Date.now()
+      const serverMs = await probe.publish(ear.channel, String(++ear.sent))
+      ear.aheadMs = serverMs - (wall + Date.now()) / 2
+      const now = performance.now()
+      ear.roundTripMs = now - asked
+      if (ear.channel === channel && ear.heard < ear.sent) ear.unheardSince ??= now
+    } catch (error) {
+      // While Redis is away the connections are made anew by themselves.
+      if (!(error instanceof Error && error.message.includes('NOPERM')) || !this.probe) return
+      this.probe = undefined
+      for (const each of this.ears.values()) each.channel = each.unheardSince = undefined
+      probe.onRefused(error)
+    } finally {
+      ear.probing = false
+    }
+  }
+
+  private owns({ connection }: Ear, channel: string): boolean {
+    return this.cluster === undefined || this.cluster.owner(channel) === connection.address
+  }
+
+  private async moveProbe(ear: Ear, channel: string | undefined): Promise<void> {
+    const { connection, channel: old } = ear
+    if (old !== undefined) this.leave(ear, old)
+    ear.channel = ear.unheardSince = undefined
+    if (channel === undefined || !connection.ready) return
+    const { client } = connection
+    ear.asking++
+    try {
+      const asked = this.cluster ? client.ssubscribe(channel) : client.subscribe(channel)
+      await connection.timed(asked as Promise<unknown>, TRY_MS)
+    } finally {
+      ear.asking--
+    }
+    ear.channel = channel
+    ear.heardAt = performance.now()
   }
 
   /** A node that was cut off from the cluster keeps its subscribers and has nothing to tell them: the map is compared. */
@@ -263,5 +358,17 @@ export class Subscriber {
   }
 }
 
-const isAlive = ({ connection, answeredAt }: Ear): boolean =>
-  connection.ready && performance.now() - answeredAt < DEAD_MS
+const hearProbe = (ear: Ear, sent: number): void => {
+  ear.heard = sent
+  ear.heardAt = performance.now()
+  ear.unheardSince = undefined
+}
+
+/** Does not answer, or answers and does not tell what was published. */
+const isDeaf = ({ answeredAt, unheardSince }: Ear): boolean =>
+  Math.min(answeredAt, unheardSince ?? Number.POSITIVE_INFINITY) + DEAD_MS <= performance.now()
+
+const isAlive = (ear: Ear): boolean =>
+  ear.connection.ready &&
+  !isDeaf(ear) &&
+  (ear.channel === undefined || performance.now() - ear.heardAt < DEAD_MS)

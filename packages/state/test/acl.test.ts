@@ -125,6 +125,8 @@ const onServer = (engine?: Engine) => {
       .flatMap((heading) => aclUnder(heading, NAMESPACE, 'secret'))
       .filter(([, user]) => user === userOf(role))
       .flatMap((line) => line.slice(2))
+      // A selector stands in parentheses.
+      .map((word) => word.replace(/^\(|\)$/g, ''))
     const uses = used.get(role)
     const allowed = words.flatMap((word) => (word.startsWith('+') ? [word.slice(1)] : []))
     const known = engine ? allowed : allowed.filter((command) => command !== 'waitaof')
@@ -243,6 +245,7 @@ describe('what is not its part', () => {
       ['DEL', job('a')],
       ['COPY', events('a'), events('b')],
       ['PUBLISH', events('a'), ''],
+      ['PUBLISH', foreign.probe('a'), ''],
       ['XREADGROUP', 'GROUP', 'workers', 'me', 'STREAMS', work('mail'), '>'],
       ['XRANGE', work('mail'), '-', '+'],
       ['HGETALL', `${prefix}sweep`],

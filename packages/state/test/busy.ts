@@ -5,6 +5,7 @@ import {
   type Grant,
   isStateError,
   type Jobs,
+  type Probe,
   type RedisLink,
   readSince,
   readSnapshot,
@@ -271,15 +272,28 @@ const watch = async (hand: Hands, { gateway }: Processes, processing: Grant): Pr
   const keys = hand.keysFor(id)
   await readSnapshot(gateway.link, keys, id)
   const heard: string[] = []
-  const subscriber = new Subscriber(gateway.options, {
-    onMessage: (_, message) => heard.push(message),
+  const { link } = gateway
+  const probed: unknown[] = []
+  const probe: Probe = {
+    channels: gateway.transitions.keys.map((each) => each.probe('busy')),
+    publish: async (channel, text) => {
+      probed.push(await link.batch([[link.publish, channel, text], ['TIME']]))
+      return 0
+    },
+    onRefused: (error) => probed.push(error),
+  }
+  const hears = {
+    onMessage: (_: string, message: string) => heard.push(message),
     onRecovered: () => undefined,
-  })
+  }
+  const subscriber = new Subscriber(gateway.options, hears, probe)
   await subscriber.subscribe(keys.events(id))
   await until(() => subscriber.alive)
   await readSince(gateway.link, keys, id, '0-0', 100)
   await hand.progress(processing, 1, '1')
   await until(() => heard.length > 0, { what: 'the event on the channel' })
+  await until(() => probed.length > 0, { what: 'a probe' })
+  if (probed[0] instanceof Error) throw probed[0]
   subscriber.unsubscribe(keys.events(id))
   subscriber.close()
 }

@@ -19,6 +19,8 @@ export interface CuttingProxy {
   slow(ms: number): void
   /** Tells each client that the server has ended its side; the server hears nothing of it, and still gets what is sent. */
   halfClose(): void
+  /** From now on swallows what the server sends, chunk by chunk, where it fits; nothing, without an argument. */
+  swallow(fits?: (chunk: Buffer) => boolean): void
   /**
    * Cuts the connection of the next request chunk that fits: `before` it reaches the server, or `after` (the server
    * executes it, its reply is lost). Resolves when it has happened.
@@ -33,6 +35,7 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
   let refusing = false
   let stalling = false
   let delayMs = 0
+  let swallows: (chunk: Buffer) => boolean = () => false
   let trap: { fits: (chunk: Buffer) => boolean; when: 'before' | 'after'; sprung: () => void } | undefined
 
   const server = createServer((near) => {
@@ -78,7 +81,7 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
       far.write(chunk)
     })
     far.on('data', (chunk) => {
-      if (!stalling && !deaf) toNear(chunk)
+      if (!stalling && !deaf && !swallows(chunk)) toNear(chunk)
     })
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -109,6 +112,9 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
     },
     halfClose: () => {
       for (const { near } of pairs) near.end()
+    },
+    swallow: (fits = () => false) => {
+      swallows = fits
     },
     cutOn: (fits, when) =>
       new Promise((sprung) => {

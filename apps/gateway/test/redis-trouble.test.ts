@@ -1,0 +1,133 @@
+// Redis in trouble, seen through the gateway: it notices, says so, and tells everything once Redis is well again.
+import { type CuttingProxy, startProxy, type TestRedis, until, type Watcher } from '@jobs/testkit'
+import { afterEach, expect, it } from 'vitest'
+import { Follower, type Harness, type Held, startHarness } from './harness.ts'
+
+let h: Harness
+let proxy: CuttingProxy | undefined
+afterEach(async () => {
+  await h.stop()
+  await proxy?.close()
+  proxy = undefined
+})
+
+const behindProxy = async ({ port }: TestRedis): Promise<string> => {
+  proxy = await startProxy(port)
+  return `redis://127.0.0.1:${proxy.port}`
+}
+
+const red = () => until(async () => !(await h.ready()), { what: '/readyz red' })
+const green = () => until(() => h.ready(), { what: '/readyz green' })
+
+const followed = async (): Promise<{ held: Held; watcher: Watcher; follower: Follower }> => {
+  const held = await h.claim(await h.enqueue())
+  const watcher = await h.watch()
+  const follower = new Follower(held.id, '0-0')
+  follower.subscribe(watcher)
+  await watcher.next('live')
+  return { held, watcher, follower }
+}
+
+/** The end is told, and everything before it once and in order. */
+const seesTheEnd = async ({ held, watcher, follower }: Awaited<ReturnType<typeof followed>>) => {
+  await h.jobs.transitions.complete(held, '1')
+  await watcher.next('complete')
+  follower.take()
+  const { seq = 0 } = (await h.jobs.get(held.id)) ?? {}
+  expect(follower.told).toEqual(Array.from({ length: seq }, (_, i) => i + 1))
+  expect(follower.resets).toEqual([])
+}
+
+it('notices a subscription that answers and hears nothing, and makes another', async () => {
+  h = await startHarness({ redisUrl: behindProxy })
+  const one = await followed()
+  const accepted = proxy?.accepted ?? 0
+  proxy?.swallow((chunk) => chunk.includes('message'))
+  await h.jobs.transitions.progress(one.held, 1, '1')
+  await red()
+  await until(() => (proxy?.accepted ?? 0) > accepted, { what: 'another connection' })
+  proxy?.swallow()
+  await green()
+  await one.watcher.next((m) => m.type === 'events' && m.to === 3)
+  await seesTheEnd(one)
+  expect((await h.metrics())['jobs_gateway_gaps_total{cause="reconnect"}']).toBeGreaterThan(0)
+})
+
+it('tells its clients that Redis is away, newcomers too, and when it is back; nothing is lost', async () => {
+  h = await startHarness()
+  const one = await followed()
+  await h.redis.freeze()
+  await red()
+  expect(await one.watcher.next('redis')).toMatchObject({ available: false })
+  const late = await h.watch()
+  expect(await late.next('redis')).toMatchObject({ available: false })
+  await h.redis.thaw()
+  for (const watcher of [one.watcher, late])
+    expect(await watcher.next('redis')).toMatchObject({ available: true })
+  await green()
+  await seesTheEnd(one)
+  late.terminate()
+})
+
+it('does without the right to publish: says what is missing, and keeps asking by PING', async () => {
+  h = await startHarness({
+    redisUrl: async (redis) => {
+      const line =
+        'SETUSER old reset on >secret %R~* &*:jobs:* +hello +info +ping +client +multi +exec +subscribe +unsubscribe +hmget +hgetall +xrange'
+      await redis.client().call('ACL', ...line.split(' '))
+      return redis.url.replace('://', '://old:secret@')
+    },
+  })
+  await h.gateway.line((line) => line.includes('NO_PROBE_RIGHT'))
+  await seesTheEnd(await followed())
+  expect(await h.ready()).toBe(true)
+  expect((await h.metrics()).jobs_gateway_probe_age_seconds).toBe(0)
+  await h.redis.freeze()
+  await red()
+  await h.redis.thaw()
+  await green()
+})
+
+it.each(['normal', 'pubsub'])(
+  'keeps up while all %s connections are killed again and again',
+  async (kind) => {
+    h = await startHarness()
+    const one = await followed()
+    for (let op = 1; op <= 200; op++) {
+      if (op % 10 === 0) await h.redis.client().call('CLIENT', 'KILL', 'TYPE', kind, 'SKIPME', 'yes')
+      // The worker's own connection was killed too; its call may be repeated.
+      await until(() => h.jobs.transitions.progress(one.held, op, `${op}`).catch(() => undefined))
+    }
+    await seesTheEnd(one)
+  },
+)
+
+it('keeps up through a pause of all clients', async () => {
+  h = await startHarness()
+  const one = await followed()
+  await h.redis.client().call('CLIENT', 'PAUSE', '2500', 'ALL')
+  for (let op = 1; op <= 20; op++) await h.jobs.transitions.progress(one.held, op, `${op}`)
+  await seesTheEnd(one)
+})
+
+it('answers unavailable while a script occupies Redis, and goes on after it', async () => {
+  h = await startHarness()
+  const one = await followed()
+  const client = h.redis.client()
+  await client.config('SET', 'busy-reply-threshold', '100')
+  const occupied = client
+    .duplicate()
+    .call('EVAL', 'while true do end', '0')
+    .catch((error: Error) => error.message)
+  one.watcher.send({ type: 'subscribe', job: 'other', id: 'o' })
+  expect(await one.watcher.next('error')).toMatchObject({ code: 'unavailable', retryable: true, id: 'o' })
+  await until(() => client.call('SCRIPT', 'KILL').catch(() => undefined), { what: 'the script killed' })
+  await occupied
+  await green()
+  // `Follower` takes no error for granted.
+  one.watcher.messages.splice(
+    one.watcher.messages.findIndex(({ type }) => type === 'error'),
+    1,
+  )
+  await seesTheEnd(one)
+})
