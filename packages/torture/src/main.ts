@@ -128,6 +128,9 @@ const run = async (plan: Plan): Promise<Report> => {
   return report
 }
 
+// An exit ends every process of the fleet; a signal by itself would leave them.
+for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => process.exit(1))
+
 const reports: Report[] = []
 let failed = false
 if (values.mutants) {

@@ -21,7 +21,7 @@ it('a fleet of processes keeps every promise under random faults', async () => {
   expect(Object.keys(report.faults).length).toBeGreaterThan(2)
   // Of a run that failed the history is kept.
   rmSync(folder, { recursive: true })
-})
+}, 240_000)
 
 it('a seed is a plan, and another seed is another', () => {
   expect(planOf(7, 2)).toEqual(planOf(7, 2))
