@@ -27,6 +27,7 @@ export type { WorkerAbout } from './presence.ts'
 export type { QueueStats } from './queues.ts'
 export { reaperOf, type SweepReport } from './recovery.ts'
 export { RedisLink } from './redis.ts'
+export { checkRights } from './rights.ts'
 export * from './schema/index.ts'
 export {
   checkServer,

@@ -90,7 +90,7 @@ export class Jobs {
     this.partitions = options.partitions ?? 1
     this.link = new RedisLink(options)
     this.transitions = transitionsOf(this.link, this.namespace, this.partitions)
-    this.intake = new Intake(this.transitions, options, this.link.publish === 'PUBLISH')
+    this.intake = new Intake(this.link, this.transitions, options)
     this.news = new News(options)
   }
 
@@ -98,7 +98,7 @@ export class Jobs {
    * Creates a job. With an `id` or a `key`, doing it again is harmless: the same job comes back as a duplicate.
    *
    * @throws StateError INVALID_PAYLOAD, TOO_LARGE, INVALID_JOB_ID, INVALID_OPTIONS, ID_CONFLICT, KEY_CONFLICT,
-   * NOT_REPLICATED (the job is there), ACK_UNSUPPORTED, REDIS_…
+   * NOT_REPLICATED (the job is there), ACK_UNSUPPORTED, RIGHTS_MISSING, REDIS_…
    */
   enqueue<P, I = P>(
     job: JobDefinition<P, unknown, unknown, I>,

@@ -14,14 +14,13 @@ export const checkLayout = async (
   create: boolean,
 ) => {
   const { layout } = keysOf(namespace, 0)
-  const read = async () =>
-    (await link.call('HMGET', layout, 'partitions', 'schema')) as [string | null, string | null]
-  let [stored, schema] = await read()
-  // Only what is not there is written: a Redis whose memory is full refuses to, and needs its reapers all the same.
+  const read = async () => (await link.call('HMGET', layout, 'partitions', 'schema')) as (string | null)[]
+  let [stored = null, schema = null] = await read()
   if (create && (stored === null || schema === null)) {
     await link.call('HSETNX', layout, 'partitions', partitions)
     await link.call('HSETNX', layout, 'schema', SCHEMA)
-    ;[stored, schema] = await read()
+    // Another may have been faster.
+    ;[stored = null, schema = null] = await read()
   }
   if (schema !== null && Number(schema) !== SCHEMA)
     throw new StateError(
