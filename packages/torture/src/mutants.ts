@@ -14,13 +14,13 @@ interface Patch {
 export const MUTANTS = {
   'unfenced-progress': {
     says: 'progress is taken from any attempt, whatever its fence',
-    from: "MOVE, FENCED, FROM = 'progress', true,",
-    to: "MOVE, FENCED, FROM = 'progress', false,",
+    from: '  if current ~= fence then\n',
+    to: "  if not current or current ~= fence and kind ~= 'progress' then\n",
   },
   'published-before-judged': {
     says: 'a progress event is published before it is known whether it will be written',
-    from: '    local job, rejection = judge_report(id, fence)\n    if not job then return rejection end\n    if tonumber(op) <= tonumber(job.op) then return repeated(job) end\n    job.op = op\n    put(',
-    to: "    local early = job_of(id, job_key(id), call('HGET', job_key(id), 'now'))\n    if early and early.state == 'PROCESSING' then\n      call(PUBLISH, early.events, int(early.seq + 1) .. '-' .. AT .. ' progress ' .. early.attempt .. ' ' .. progress)\n    end\n    local job, rejection = judge_report(id, fence)\n    if not job then return rejection end\n    if tonumber(op) <= tonumber(job.op) then return repeated(job) end\n    job.op = op\n    put(",
+    from: '  if current ~= fence then\n',
+    to: "  if current and kind == 'progress' then call(PUBLISH, events_key(id), int(seq + 1) .. '-' .. AT .. ' progress ' .. attempt .. ' ' .. value) end\n  if current ~= fence then\n",
   },
   'cursor-not-followed': {
     says: 'a sweep ends after its first step',
