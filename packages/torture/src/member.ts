@@ -31,7 +31,7 @@ export interface MemberOptions {
 
 /** Milliseconds until one that ended by itself is started again. */
 const AGAIN_MS = 200
-const READY_MS = 60_000
+const READY_MS = 120_000
 /** Milliseconds in which a process that is asked to end does so. */
 const STOP_MS = 20_000
 const BUILD = 'packages/torture/src/member/build.ts'
