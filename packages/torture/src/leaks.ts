@@ -1,6 +1,7 @@
 // What the processes and Redis hold, looked at when nothing is under way: it must not grow from window to window.
 import { readdirSync, readFileSync } from 'node:fs'
 import { type Fleet, GATEWAYS, REAPERS, WATCHERS, WORKERS } from './fleet.ts'
+import { tortureJob } from './job.ts'
 
 interface Sample {
   rssMb: number
@@ -12,6 +13,8 @@ const ENOUGH = 9
 const GROWTH = 1.3
 const GROWTH_MB = 30
 const GROWTH_HANDLES = 6
+/** Names of workers in the group of a queue. Each start is a new one, and those that are gone are forgotten in a minute or two. */
+const NAMES = 100
 
 const sampleOf = (pid: number): Sample | undefined => {
   try {
@@ -36,6 +39,7 @@ export const watchLeaks = (fleet: Fleet): Leaks => {
   const server: number[] = []
   const clients: number[] = []
   const latest: Record<string, number> = {}
+  let names = 0
   return {
     latest,
     look: async () => {
@@ -55,6 +59,13 @@ export const watchLeaks = (fleet: Fleet): Leaks => {
       clients.push(figure('connected_clients'))
       latest.redisBytes = figure('used_memory')
       latest.redisClients = figure('connected_clients')
+      for (const keys of fleet.jobs.transitions.keys) {
+        const told = (await fleet.redis
+          .client()
+          .xinfo('CONSUMERS', keys.work(tortureJob.name), 'workers')) as unknown[]
+        names = Math.max(names, told.length)
+      }
+      latest.consumers = names
     },
     violations: () => {
       const wrong: string[] = []
@@ -76,6 +87,8 @@ export const watchLeaks = (fleet: Fleet): Leaks => {
       const [first = 0, last = 0] = [clients[0], clients.at(-1)]
       if (last > first + 10)
         wrong.push(`Redis had ${first} connections when all was quiet, and ${last} at the end`)
+      if (names > NAMES) wrong.push(`the group of a queue has ${names} consumers`)
+      if (names > NAMES) wrong.push(`the group of a queue has ${names} consumers`)
       const third = Math.floor(server.length / 3)
       const [before, after] = [median(server.slice(0, third)), median(server.slice(-third))]
       if (server.length >= ENOUGH && after > before * GROWTH + 2_000_000)
