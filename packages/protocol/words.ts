@@ -133,6 +133,12 @@ export const SERVER_WORDS: Readonly<Record<string, Words>> = {
     says: 'This gateway stops: it closes its connections within `spreadMs`, with 4300.',
     examples: [{ spreadMs: 5_000 }],
   },
+  redis: {
+    says:
+      'Redis has been away for more than two seconds: what happens is told late, and nothing is lost. `available: true` ' +
+      'follows once everything has been told.',
+    examples: [{ available: false }],
+  },
   pong: { says: 'The answer to `ping`.', examples: [{ id: 'p1' }] },
   heartbeat: { says: 'A sign of life, for pages, which can’t see control frames.' },
 }
@@ -143,7 +149,8 @@ export const ERROR_WORDS: Readonly<Record<string, string>> = {
   not_found: 'There is no such job, or it is not for this client: one answer for both.',
   token_expired: 'The token has ended.',
   already_subscribed: 'This connection watches that already.',
-  limit_exceeded: 'The connection has as many subscriptions as it may have.',
+  limit_exceeded:
+    'The connection has as many subscriptions as it may have; if `retryable`, the gateway watches as many jobs as it may.',
   rate_limited: 'Too many messages a second; who goes on is closed with 4204.',
   unavailable: 'Redis can’t be read at the moment; the same works later.',
   too_large: 'What is asked for is larger than what may be sent.',

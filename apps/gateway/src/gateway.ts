@@ -71,6 +71,8 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
       connections.add(connection)
       counts.opened++
       if (toldAway) connection.say({ type: 'redis', available: false })
+      // Its token was still being looked at when the drain began.
+      if (draining) connection.close(CLOSE.draining)
       socket.on('close', (code) => {
         connections.delete(connection)
         const closedWith = socket.closedWith ?? code

@@ -44,6 +44,12 @@ const KEPT_OUT: Record<KeptOut, Refusal> = {
     message: 'this address has as many connections as it may',
     headers: { 'retry-after': '10' },
   },
+  address_rate: {
+    status: 429,
+    reason: 'address_rate',
+    message: 'this address connects too often',
+    headers: { 'retry-after': '2' },
+  },
   rate: {
     status: 503,
     reason: 'rate',

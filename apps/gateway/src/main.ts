@@ -115,8 +115,9 @@ await runService('gateway', async () => {
       const now = performance.now()
       if (now - (toldAt[limit] ?? Number.NEGATIVE_INFINITY) < KEPT_OUT_LOG_MS) return
       toldAt[limit] = now
-      const fix =
-        limit === 'address' ? 'if it is a proxy of yours, name it in GATEWAY_TRUSTED_PROXIES' : undefined
+      const fix = limit.startsWith('address')
+        ? 'if it is a proxy of yours, name it in GATEWAY_TRUSTED_PROXIES'
+        : undefined
       log.warn({ limit, address, fix }, 'a limit keeps clients out; told once a minute, counted in /metrics')
     },
     onClosed: (about) => log.debug(about, 'a connection closed'),

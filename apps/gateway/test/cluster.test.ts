@@ -43,6 +43,9 @@ it('tells a room every event once, whatever node its job is on', async () => {
     follower.take()
     expect(follower.told).toEqual(Array.from({ length: op + 3 }, (_, i) => i + 1))
     expect(follower.resets).toEqual([])
+    // Probes too go where the slots are now.
+    const ready = async () => (await fetch(`http://127.0.0.1:${gateway.opsPort}/readyz`)).status
+    await until(async () => (await ready()) === 200, { what: '/readyz green' })
   } finally {
     await gateway.kill('SIGKILL')
     await jobs.close()

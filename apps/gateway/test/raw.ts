@@ -18,6 +18,7 @@ export const BINARY = 2
 export const CONTINUATION = 0
 export const CLOSE = 8
 export const PING = 9
+const PONG = 10
 
 /** One frame as a client sends it, or breaks it. */
 export const frame = (
@@ -46,6 +47,8 @@ export interface RawClient {
   /** The answer to the upgrade, head and all. */
   readonly head: string
   readonly messages: Message[]
+  /** What no server may say. */
+  readonly faults: string[]
   /** Code of the close frame that came, or null when the connection ended without one. */
   readonly ended: Promise<number | null>
   send(...bytes: Buffer[]): void
@@ -60,6 +63,7 @@ export const openRaw = async (
   // A reset is one of the ways in which a server may end it.
   socket.on('error', () => undefined)
   const messages: Message[] = []
+  const faults: string[] = []
   let code: number | null = null
   let buffer = Buffer.alloc(0)
   let head: string | undefined
@@ -82,9 +86,13 @@ export const openRaw = async (
         code = next.payload.length >= 2 ? next.payload.readUInt16BE(0) : 1005
         if (closes) socket.write(frame(next.payload, { opcode: CLOSE }))
       }
+      if (![TEXT, CLOSE, PING, PONG].includes(next.opcode)) faults.push(`a frame of opcode ${next.opcode}`)
       if (next.opcode !== TEXT) continue
-      const told = JSON.parse(next.payload.toString()) as Message | Message[]
-      messages.push(...(Array.isArray(told) ? told : [told]))
+      try {
+        messages.push(...([JSON.parse(next.payload.toString())].flat() as Message[]))
+      } catch {
+        faults.push(`a text that is not JSON: ${next.payload.toString().slice(0, 200)}`)
+      }
     }
   })
   const ended = new Promise<number | null>((resolve) => {
@@ -107,7 +115,14 @@ export const openRaw = async (
       '',
     ].join('\r\n'),
   )
-  return { socket, head: await open, messages, ended, send: (...bytes) => socket.write(Buffer.concat(bytes)) }
+  return {
+    socket,
+    head: await open,
+    messages,
+    faults,
+    ended,
+    send: (...bytes) => socket.write(Buffer.concat(bytes)),
+  }
 }
 
 /** A server's frame is not masked. */

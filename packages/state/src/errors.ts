@@ -13,6 +13,8 @@ export type StateErrorCode =
   | 'LAYOUT_MISMATCH'
   /** The server would lose jobs: it evicts keys, is a replica, is too old … */
   | 'UNSAFE_REDIS'
+  /** The user of Redis lacks rights that its part needs; nothing was written. */
+  | 'RIGHTS_MISSING'
   | 'INVALID_JOB_ID'
   | 'INVALID_JOB_NAME'
   | 'INVALID_NAMESPACE'

@@ -28,6 +28,7 @@ export type { QueueStats } from './queues.ts'
 export { reaperOf, type SweepReport } from './recovery.ts'
 export { RedisLink } from './redis.ts'
 export { type Revocation, type Revoked, readRevocations, revocationOfMessage } from './revocation.ts'
+export { checkRights } from './rights.ts'
 export * from './schema/index.ts'
 export {
   checkServer,

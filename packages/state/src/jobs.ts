@@ -95,7 +95,7 @@ export class Jobs {
     this.partitions = options.partitions ?? 1
     this.link = new RedisLink(options)
     this.transitions = transitionsOf(this.link, this.namespace, this.partitions)
-    this.intake = new Intake(this.transitions, options, this.link.publish === 'PUBLISH')
+    this.intake = new Intake(this.link, this.transitions, options)
     this.news = new News(options)
     this.minter = options.tokens && new Minter(options.tokens, options.namespace)
   }
@@ -105,7 +105,7 @@ export class Jobs {
    * With `token` the answer has one that lets watch this job; its subject is the job's owner unless another is named.
    *
    * @throws StateError INVALID_PAYLOAD, TOO_LARGE, INVALID_JOB_ID, INVALID_OPTIONS, ID_CONFLICT, KEY_CONFLICT,
-   * NOT_REPLICATED (the job is there), ACK_UNSUPPORTED, REDIS_…
+   * NOT_REPLICATED (the job is there), ACK_UNSUPPORTED, RIGHTS_MISSING, REDIS_…
    */
   enqueue<P, I = P>(
     job: JobDefinition<P, unknown, unknown, I>,

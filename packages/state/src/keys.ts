@@ -54,6 +54,8 @@ export const keysOf = (namespace: string, partition: number) => {
     tagEnded: (tag: string) => `${prefix}tag:${tag}:ended`,
     /** STRING PX: the job of an idempotency key, by the key's digest. */
     key: (digest: string) => `${prefix}key:${digest}`,
+    /** LIST PX: times of the last starts of a job name. */
+    rate: (name: string) => `${prefix}rate:${name}`,
     /** SET: names of jobs whose claims are stopped; `*` stands for all. */
     paused: `${prefix}paused`,
     /** STRING PX: written before each wait for replicas or the disk, to have something to wait for. */

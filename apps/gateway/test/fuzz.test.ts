@@ -1,0 +1,30 @@
+// A few seconds of what `pnpm fuzz` does for longer; another seed each time, which a failure tells.
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { caseOf } from './fuzz/cases.ts'
+import { fuzz } from './fuzz/fuzz.ts'
+import { randomOf } from './fuzz/random.ts'
+import { type Harness, startHarness } from './harness.ts'
+
+let h: Harness
+beforeAll(async () => {
+  h = await startHarness()
+})
+afterAll(() => h.stop())
+
+it('lives through bytes of every kind, says nothing outside the contract, keeps nothing, and harms no other', async () => {
+  const seed = Number(process.env.FUZZ_SEED ?? Date.now() >>> 0)
+  const { cases, ends, faults } = await fuzz(h, { seed, seconds: 4 })
+  expect({ seed, faults }).toEqual({ seed, faults: [] })
+  expect(cases).toBeGreaterThan(300)
+  // Some were good, some were bad, and each kind was there.
+  for (const end of ['message null', 'frame 1002', 'upgrade 101', 'upgrade 400'])
+    expect(ends).toHaveProperty([end])
+})
+
+it('makes the same cases of the same seed', () => {
+  const cases = () => Array.from({ length: 50 }, (_, i) => caseOf(randomOf(7 + i), ['a']))
+  // But for the masks, which are of the moment.
+  expect(cases().map(({ kind, bytes, closes }) => [kind, bytes.length, closes])).toEqual(
+    cases().map(({ kind, bytes, closes }) => [kind, bytes.length, closes]),
+  )
+})

@@ -1,0 +1,23 @@
+// `pnpm fuzz [--seconds N] [--seed S]`: longer than the suite does. The seed is printed, and makes the same cases again.
+import { parseArgs } from 'node:util'
+import { startHarness } from '../harness.ts'
+import { fuzz } from './fuzz.ts'
+
+const { values } = parseArgs({
+  options: { seconds: { type: 'string', default: '60' }, seed: { type: 'string' } },
+})
+const seconds = Number(values.seconds)
+const seed = values.seed === undefined ? Date.now() >>> 0 : Number(values.seed)
+if (!(seconds > 0) || !Number.isInteger(seed)) {
+  console.error('pnpm fuzz [--seconds N] [--seed S], both numbers')
+  process.exit(2)
+}
+console.log(`seed ${seed}, ${seconds} s`)
+const h = await startHarness()
+const { cases, ends, faults } = await fuzz(h, { seed, seconds })
+await h.stop()
+for (const [end, count] of Object.entries(ends).sort()) console.log(`${String(count).padStart(8)}  ${end}`)
+console.log(`${cases} cases, ${faults.length} faults`)
+for (const why of faults) console.error(why)
+if (faults.length > 0) console.error(`Again: pnpm fuzz --seed ${seed} --seconds ${seconds}`)
+process.exit(faults.length > 0 ? 1 : 0)
