@@ -69,7 +69,9 @@ const OFTEN = ['progress', 'complete', 'take', 'enqueue', 'claim', 'heartbeat', 
  * committed by itself, in order, and has its own answer; `all` judges every one before the first is committed.
  */
 const apply = (allowOom: boolean) => {
-  const script = opened(allowOom).file('grant').generated('\nlocal judging = false\nlocal run\n')
+  const script = opened(allowOom)
+    .file('grant')
+    .generated('\nlocal judging, fresh = false, false\nlocal run\n')
   // Names are compared one after the other, so the usual ones come first. Lua lets a function use 60 locals from outside
   // it, too few for all moves: they stand in several functions, each of which asks the one made before it.
   const names = (Object.keys(ROWS) as (keyof typeof ROWS)[]).filter((name) => ROWS[name].takes)
@@ -85,16 +87,18 @@ const apply = (allowOom: boolean) => {
     }
     script.generated(`  end\n  return other(name, at)\nend\nend\n\n`)
   }
-  return script.file('apply')
+  return script.file('apply').generated('end)()\n')
 }
 
 const pass = (name: PassName) =>
   opened(MOVES[name].allowOom)
     .generated(`${row(name)}${taken(PASSES[name], '2')}`)
     .file(name)
+    .generated('end)()\n')
 
 const scripts: Record<string, Text> = { apply: apply(false), applyOom: apply(true) }
 for (const name of Object.keys(PASSES) as PassName[]) scripts[name] = pass(name)
+scripts.rights = new Text().generated('#!lua flags=no-writes\n').file('rights')
 
 const shaOf = (source: string) => createHash('sha1').update(source).digest('hex')
 

@@ -25,10 +25,13 @@ export class Tally {
 
   /** Answers false, and counts nothing, when the key has as many as it may. */
   take(key: string): boolean {
-    const count = this.counts.get(key) ?? 0
-    if (count >= this.most) return false
-    this.counts.set(key, count + 1)
+    if (this.full(key)) return false
+    this.counts.set(key, (this.counts.get(key) ?? 0) + 1)
     return true
+  }
+
+  full(key: string): boolean {
+    return (this.counts.get(key) ?? 0) >= this.most
   }
 
   giveBack(key: string): void {
@@ -38,8 +41,33 @@ export class Tally {
   }
 }
 
+/** Fills at a rate up to a bound; each who comes takes one. */
+class Bucket {
+  private readonly perMs: number
+  private readonly most: number
+  private tokens: number
+  private filledAt = performance.now()
+
+  constructor(perSecond: number, most: number) {
+    this.perMs = perSecond / 1_000
+    this.most = most
+    this.tokens = most
+  }
+
+  get empty(): boolean {
+    const now = performance.now()
+    this.tokens = Math.min(this.most, this.tokens + (now - this.filledAt) * this.perMs)
+    this.filledAt = now
+    return this.tokens < 1
+  }
+
+  take(): void {
+    this.tokens -= 1
+  }
+}
+
 /** Why somebody is kept out. */
-export type KeptOut = 'connections' | 'address' | 'rate'
+export type KeptOut = 'connections' | 'address' | 'rate' | 'address_rate'
 
 export interface AdmissionOptions {
   /** Sockets in all. */
@@ -59,15 +87,18 @@ export class Admission {
   private readonly knocking: Tally
   /** With the address group that each counts for; null for proxies of ours. */
   private readonly handshakes = new Map<Socket, string | null>()
+  private readonly rate: Bucket
+  /** Of each address that came lately; those that have been full again since are forgotten, a generation at a time. */
+  private shares = new Map<string, Bucket>()
+  private olderShares = new Map<string, Bucket>()
+  private sharesSince = performance.now()
   private admitted = 0
-  private tokens: number
-  private tokensAt = performance.now()
 
   constructor(options: AdmissionOptions) {
     this.options = { handshakes: HANDSHAKES, ...options }
     this.addresses = new Tally(options.perAddress)
     this.knocking = new Tally(Math.ceil(this.options.handshakes / 2))
-    this.tokens = BURST_SECONDS * options.perSecond
+    this.rate = new Bucket(options.perSecond, BURST_SECONDS * options.perSecond)
   }
 
   /** Sockets now. */
@@ -110,10 +141,15 @@ export class Admission {
 
   /** Makes it one of ours until it closes; or says why not. */
   admit(socket: Socket, address: string): KeptOut | null {
-    if (!this.takeToken()) return 'rate'
     if (this.admitted >= this.options.connections) return 'connections'
     const group = addressGroup(address)
-    if (!this.addresses.take(group)) return 'address'
+    if (this.addresses.full(group)) return 'address'
+    if (this.rate.empty) return 'rate'
+    const share = this.shareOf(group)
+    if (share.empty) return 'address_rate'
+    share.take()
+    this.rate.take()
+    this.addresses.take(group)
     this.admitted++
     this.through(socket)
     socket.once('close', () => {
@@ -123,15 +159,21 @@ export class Admission {
     return null
   }
 
-  private takeToken(): boolean {
+  /** One address that comes and goes all the time gets half of the rate, so that others still get in. */
+  private shareOf(group: string): Bucket {
     const { perSecond } = this.options
     const now = performance.now()
-    const filled = this.tokens + ((now - this.tokensAt) / 1_000) * perSecond
-    this.tokens = Math.min(BURST_SECONDS * perSecond, filled)
-    this.tokensAt = now
-    if (this.tokens < 1) return false
-    this.tokens -= 1
-    return true
+    if (now - this.sharesSince > 2_000 * BURST_SECONDS) {
+      this.olderShares = this.shares
+      this.shares = new Map()
+      this.sharesSince = now
+    }
+    const share =
+      this.shares.get(group) ??
+      this.olderShares.get(group) ??
+      new Bucket(perSecond / 2, BURST_SECONDS * perSecond)
+    this.shares.set(group, share)
+    return share
   }
 }
 

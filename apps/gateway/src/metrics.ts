@@ -18,7 +18,7 @@ export const counts = {
   closed: {} as Counts,
   /** By reason, before a socket was one. */
   refused: {
-    ...{ connections: 0, address: 0, rate: 0, dropped: 0, draining: 0 },
+    ...{ connections: 0, address: 0, address_rate: 0, rate: 0, dropped: 0, draining: 0 },
   } as Counts,
   /** Rooms that missed events, by how that was noticed. */
   gaps: { number: 0, reconnect: 0 } as Counts,

@@ -37,6 +37,7 @@ export const refuse = (socket: Duplex, refusal: Refusal): void => {
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}`)
   socket.end(
     `HTTP/1.1 ${refusal.status} ${STATUS_CODES[refusal.status]}\r\n${lines.join('\r\n')}\r\n\r\n${body}`,
-  ) // It may not, and after the upgrade nobody else has an eye on it.
+  )
+  // It may not, and after the upgrade nobody else has an eye on it.
   ;(socket as Socket).setTimeout(GOODBYE_MS, () => socket.destroy())
 }

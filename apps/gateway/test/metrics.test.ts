@@ -80,7 +80,7 @@ it('is text that Prometheus reads, and labels have values of ours only', async (
   const known: Record<string, RegExp> = {
     code: new RegExp(`^(${codes.join('|')}|10\\d\\d)$`),
     reason:
-      /^(\d{3}|connections|address|rate|dropped|draining|trimmed|diverged|ahead|too_far|redis_recovered)$/,
+      /^(\d{3}|connections|address|address_rate|rate|dropped|draining|trimmed|diverged|ahead|too_far|redis_recovered)$/,
     cause: /^(number|reconnect)$/,
     kind: /^(snapshot|replay)$/,
     le: /^(\d+(\.\d+)?|\+Inf)$/,

@@ -82,10 +82,6 @@ it('does without the right to publish: says what is missing, and keeps asking by
   await seesTheEnd(await followed())
   expect(await h.ready()).toBe(true)
   expect((await h.metrics()).jobs_gateway_probe_age_seconds).toBe(0)
-  await h.redis.freeze()
-  await red()
-  await h.redis.thaw()
-  await green()
 })
 
 it.each(['normal', 'pubsub'])(

@@ -8,7 +8,7 @@ import {
   tellFinding,
   waitForRedis,
 } from '@jobs/service'
-import { checkLayout, guardServer, Jobs, RedisLink, reaperOf } from '@jobs/state'
+import { checkLayout, checkRights, guardServer, Jobs, RedisLink, reaperOf } from '@jobs/state'
 import { ReaperConfig } from './config.ts'
 import { startLoop } from './loop.ts'
 
@@ -35,6 +35,7 @@ await runService('reaper', async () => {
   const jobs = new Jobs({ ...options, onTrouble: (error) => log.warn(describe(error), 'trouble with Redis') })
   const intervalMs = config.REAPER_INTERVAL_MS
   const reaper = reaperOf(jobs, { intervalMs })
+  await checkRights(jobs.link, jobs.transitions.keys, 'reaper')
   let inAmnesty = false
 
   const sweeps = startLoop(

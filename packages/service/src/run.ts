@@ -2,19 +2,21 @@
 // clear log line and an exit code.
 import { type DestinationStream, type Logger, pino } from 'pino'
 
-/** Bytes of a field, some of which clients choose. Those below are ours. */
-const FIELD_BYTES = 256
+/** Bytes of a text in a field: some are what a client chose. Those below are ours. */
+const TEXT_BYTES = 256
 const OURS = new Set(['err', 'stack', 'fix'])
 // JSON escapes what is below U+0020. A terminal obeys some of these too, and some readers break lines at the last two.
 const OBEYED = /[\u007f-\u009f\u2028\u2029]/g
 
-const bounded = (value: unknown): unknown => {
-  if (typeof value !== 'string') return value
-  const text =
-    Buffer.byteLength(value) > FIELD_BYTES
-      ? `${Buffer.from(value.slice(0, FIELD_BYTES)).toString('utf8', 0, FIELD_BYTES)}…`
-      : value
-  return text.replace(OBEYED, '?')
+const shown = (value: unknown, key?: string): unknown => {
+  if (typeof value === 'string') {
+    const whole = OURS.has(key ?? '') || Buffer.byteLength(value) <= TEXT_BYTES
+    const text = whole ? value : `${Buffer.from(value.slice(0, TEXT_BYTES)).toString('utf8', 0, TEXT_BYTES)}…`
+    return text.replace(OBEYED, '?')
+  }
+  if (Array.isArray(value)) return value.map((each) => shown(each))
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, shown(each, name)]))
 }
 
 /** One JSON line each on stdout, whatever is in a field; without a host name: the platform knows it. */
@@ -22,12 +24,7 @@ export const createLogger = (name: string, level: string, destination?: Destinat
   pino(
     {
       ...{ name, level, base: { name, pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime },
-      formatters: {
-        log: (fields) =>
-          Object.fromEntries(
-            Object.entries(fields).map(([key, value]) => [key, OURS.has(key) ? value : bounded(value)]),
-          ),
-      },
+      formatters: { log: (fields) => shown(fields) as Record<string, unknown> },
     },
     destination,
   )

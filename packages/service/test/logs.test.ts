@@ -14,7 +14,7 @@ it.each([
   ['line ends of Unicode', 'a\u2028b\u2029c\u0085d'],
   ['a NUL and a lone surrogate', '\0\ud800'],
 ])('stays one line that a terminal shows as it is, with %s', (_, text) => {
-  const [line = '', ...more] = logged({ address: text, subject: text })
+  const [line = '', ...more] = logged({ address: text, err: text, of: [{ deep: text }] })
   expect(more).toEqual([])
   expect(line.endsWith('}\n')).toBe(true)
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what this is about
@@ -23,8 +23,9 @@ it.each([
 })
 
 it('cuts a field of a megabyte to 256 bytes, and leaves what is ours', () => {
-  const [line = ''] = logged({ address: 'ä'.repeat(500_000), fix: 'x'.repeat(1_000) })
-  const { address, fix } = JSON.parse(line)
-  expect(Buffer.byteLength(address)).toBeLessThanOrEqual(256 + 6)
+  const huge = 'ä'.repeat(500_000)
+  const [line = ''] = logged({ address: huge, of: [{ subject: huge }], fix: 'x'.repeat(1_000) })
+  const { address, of, fix } = JSON.parse(line)
+  for (const text of [address, of[0].subject]) expect(Buffer.byteLength(text)).toBeLessThanOrEqual(256 + 6)
   expect(fix).toHaveLength(1_000)
 })

@@ -9,7 +9,7 @@ if held then
   -- The key may outlive the job.
   if first ~= id or not old then return { 'ok', old and old.cursor or '0-0', old and old.state or '', 'repeat', first } end
 end
-local found = read(id)
+local found = not fresh and call('EXISTS', job_key(id)) == 1 and read(id)
 if found then
   local first = call('XRANGE', events_key(id), '0-2', '0-2')[1]
   if found.name == name and first and first[2][2] == payload then
@@ -28,13 +28,14 @@ if call('COPY', PREFIX .. 'stream', job.events, 'REPLACE') == 0 then
   call('COPY', PREFIX .. 'stream', job.events, 'REPLACE')
 end
 call('XADD', job.events, '0-2', 'e', payload)
-enter(job, due and 'SCHEDULED' or 'QUEUED', ',"name":' .. text(name) .. (due and ',"runAt":' .. due or '') .. told)
+enter(job, due and 'SCHEDULED' or 'QUEUED', ',"name":"' .. name .. '"' .. (due and ',"runAt":' .. due or '') .. told)
 if due then call('ZADD', SCHEDULED, due, id) end
 local place = due or push(queue_of(job), id)
 if options ~= '' then
   put('options', options)
   if job.options.ttlMs then call('ZADD', DEADLINES, int(NOW + job.options.ttlMs), id) end
   for tag in gmatch(job.options.tags or '', '%S+') do call('ZADD', tag_key(tag), AT, id) end
+  tell_tags(job, '-', job.state)
 end
 if key ~= '' then call('SET', PREFIX .. 'key:' .. key, id .. ' ' .. digest, 'PX', keyMs) end
 -- Nobody can watch a job before it is there: nothing is published.

@@ -30,6 +30,10 @@ local function events_key(id) return PREFIX .. 'jobs:' .. id end
 local function heartbeat_key(id) return PREFIX .. 'heartbeat:' .. id end
 local function tag_key(tag) return PREFIX .. 'tag:' .. tag end
 
+-- To make a closure Lua looks for each local it uses among all that closures use so far, from the last one on. One function
+-- further in, those above are at hand: the generator closes it.
+return (function()
+
 -- Answers are flat arrays of strings: TypeScript parses them in one place.
 local function rejected(reason, state) return { 'rejected', reason, state or '' } end
 local function repeated(job) return { 'ok', job.cursor, job.state, 'repeat' } end
@@ -109,7 +113,7 @@ local function rule(job, fence)
   return job
 end
 local function judge(id, fence) return rule(read(id), fence) end
-local function judge_report(id, fence)
+local function judge_by_now(id, fence)
   local key = job_key(id)
   return rule(job_of(id, key, call('HGET', key, 'now')), fence)
 end
@@ -150,25 +154,87 @@ local function store(job)
   call(PUBLISH, job.events, job.cursor .. ' ' .. event)
 end
 
--- A report of the running attempt. Only so many are kept: the oldest give way, a hundred at a time, state changes never.
-local function report(job, told)
-  append(job, told)
-  store(job)
-  if job.seq <= LIMITS.reportsKept + 100 or job.seq % 100 ~= 0 then return end
-  local first = tonumber(call('HGET', job.key, 'reportsFrom') or '') or 1
-  local beyond = job.seq - LIMITS.reportsKept
+-- Only so many reports are kept: the oldest give way, a hundred at a time, state changes never.
+local function trim_reports(key, events, seq)
+  local first = tonumber(call('HGET', key, 'reportsFrom') or '') or 1
+  local beyond = seq - LIMITS.reportsKept
   local stale = {}
-  for _, entry in ipairs(call('XRANGE', job.events, int(first) .. '-0', '(' .. int(beyond) .. '-0')) do
+  for _, entry in ipairs(call('XRANGE', events, int(first) .. '-0', '(' .. int(beyond) .. '-0')) do
     if not find(entry[2][2], '^%l+>') then stale[#stale + 1] = entry[1] end
   end
-  if #stale > 0 then call('XDEL', job.events, unpack(stale)) end
-  call('HSET', job.key, 'reportsFrom', int(beyond))
+  if #stale > 0 then call('XDEL', events, unpack(stale)) end
+  call('HSET', key, 'reportsFrom', int(beyond))
+end
+
+-- A report of the running attempt, the most frequent of all moves: it knows the job by `now` alone and changes no more
+-- of it than cursor and op. `op` counts the attempt's reports, so a repeated one is told from a new one.
+local REPORT_PATTERN = '^PROCESSING ((%d+)%-%d+) (%l+ ((%d+)%-%S*)) (%d+)(.*)$'
+local function report(id, fence, op, kind, value)
+  local key = job_key(id)
+  local now = call('HGET', key, 'now')
+  local cursor, seq, owner, current, attempt, last, rest = match(now or '', REPORT_PATTERN)
+  if current ~= fence then
+    local _, rejection = rule(job_of(id, key, now), fence)
+    return rejection
+  end
+  if tonumber(op) <= tonumber(last) then return { 'ok', cursor, 'PROCESSING', 'repeat' } end
+  local events, told = events_key(id), kind .. ' ' .. attempt .. ' ' .. value
+  seq = seq + 1
+  cursor = int(seq) .. '-' .. AT
+  call('XADD', events, cursor, 'e', told)
+  now = 'PROCESSING ' .. cursor .. ' ' .. owner .. ' ' .. op .. rest
+  if kind == 'progress' then
+    call('HSET', key, 'now', now, 'progress', value)
+  else
+    call('HSET', key, 'now', now)
+  end
+  call(PUBLISH, events, cursor .. ' ' .. told)
+  if seq > LIMITS.reportsKept + 100 and seq % 100 == 0 then trim_reports(key, events, seq) end
+  return { 'ok', cursor, 'PROCESSING' }
 end
 
 -- A change of state: `enter` tells it, `store` keeps it. `more` is further JSON members of the event.
 local function enter(job, state, more)
   job.state, job.last = state, MOVE
   append(job, MOVE .. '>' .. state .. ' ' .. job.attempt .. more)
+end
+
+-- After every change of state, when the tag's other keys are what they are to be. Of each tag a sorted set holds the states
+-- of its jobs, one range of scores a state; in those of ended jobs the score goes on with the time the job expires, so that
+-- nobody has to count it out. The member `*` counts the changes, and every change is told on the channel of the set's
+-- name: `<count> <id> <from> <to> <seq>`, - for no state. An owner is no tag to watch.
+local function tell_tags(job, from, to)
+  if not job.options.tags or from == to then return end
+  local ranges = { SCHEDULED = 1e13, QUEUED = 2e13, PROCESSING = 3e13, COMPLETED = 4e13, FAILED = 5e13, CANCELLED = 6e13 }
+  local live, ended = ranges.SCHEDULED, ranges.COMPLETED
+  local range = ranges[to]
+  -- With a space before each: what begins with @ is none.
+  for tag in gmatch(' ' .. job.options.tags, ' ([^@ ]%S*)') do
+    local states = tag_key(tag) .. ':states'
+    if not range then
+      call('ZREM', states, job.id)
+    elseif range < ended then
+      call('ZADD', states, int(range), job.id)
+      -- Jobs that have not ended keep the set for ever.
+      if (ranges[from] or ended) >= ended then call('PERSIST', states) end
+    else
+      local retention = job.options.retentionMs or DEFAULTS.retentionMs
+      call('ZREMRANGEBYSCORE', states, int(range), int(range + NOW))
+      call('ZADD', states, int(range + NOW + retention), job.id)
+      if call('EXISTS', tag_key(tag)) == 0 then
+        -- What a release that knows no such sets has ended.
+        call('ZREMRANGEBYSCORE', states, int(live), '(' .. int(ended))
+        call('PEXPIRE', states, call('PTTL', tag_key(tag) .. ':ended'))
+      end
+    end
+    local version = call('ZINCRBY', states, 1, '*')
+    if version == '1' then
+      -- It goes on from no number that a set had which has expired.
+      version = AT
+      call('ZADD', states, version, '*')
+    end
+    call(PUBLISH, states, version .. ' ' .. job.id .. ' ' .. from .. ' ' .. to .. ' ' .. job.seq)
+  end
 end
 
 local function queue_of(job)
@@ -244,7 +310,7 @@ local function pull(job, from)
     local startedAt, leaseMs = run_of(job)
     if may_have_heartbeat(startedAt, leaseMs) then call('DEL', heartbeat_key(job.id)) end
     put('run', int(startedAt))
-    put('worker', '')
+    call('HDEL', job.key, 'worker')
     if job.options.timeoutMs then call('ZREM', DEADLINES, job.id) end
   end
 end
@@ -303,6 +369,7 @@ local function finish(job, state, more)
     call('ZADD', kept, int(NOW + retention), job.id)
     outlive(kept, retention)
   end
+  tell_tags(job, from, state)
 end
 
 -- To run at once (delayMs 0) or at a time to come.
@@ -314,6 +381,7 @@ local function wait(job, delayMs, more)
   if due then call('ZADD', SCHEDULED, due, job.id) end
   put('place', due or push(queue_of(job), job.id))
   store(job)
+  tell_tags(job, from, job.state)
 end
 
 -- Back to the queue from a worker; or, when a cancel was asked for meanwhile, to its end.

@@ -15,11 +15,10 @@ elseif turn == 1 then
   queues = { name, name .. ':low', name .. ':high' }
 end
 local answer, size, started = { 'ok' }, 1, 0
-local used = call('SMISMEMBER', PREFIX .. 'queues', unpack(queues))
-for i, queue in ipairs(queues) do
+for _, queue in ipairs(queues) do
   local work = PREFIX .. 'work:' .. queue
   -- Where somebody deleted the stream or its group the error says so, and there is nothing to take.
-  local read_now = want > started and used[i] == 1
+  local read_now = want > started and call('XLEN', work) > 0
     and redis.pcall('XREADGROUP', 'GROUP', GROUP, worker, 'COUNT', want - started, 'STREAMS', work, '>')
   for _, entry in ipairs(read_now and not read_now.err and read_now[1] and read_now[1][2] or {}) do
     local job, createdAt, checkpoint, options = read_for_grant(entry[2][2])

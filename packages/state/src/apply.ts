@@ -4,6 +4,7 @@ import { isStateError, StateError } from './errors.ts'
 import { located, type RedisLink } from './redis.ts'
 import { CALLS, type CallName, MOVES, type MoveName } from './schema/machine.ts'
 import { SCRIPTS } from './scripts.generated.ts'
+import type { Tick } from './tick.ts'
 
 /** Moves and characters of one call at most: a script that runs longer keeps every other client waiting. */
 const MOVES_A_CALL = 128
@@ -24,18 +25,30 @@ const ALLOWED_OOM = new Set(([...Object.keys(MOVES), ...Object.keys(CALLS)] as N
 export class Applier {
   private readonly link: RedisLink
   private readonly prefix: string
+  private readonly tick: Tick
   private waiting: Waiting[] = []
+  private late: (() => Waiting)[] = []
 
   /** @param prefix of the partition's keys */
-  constructor(link: RedisLink, prefix: string) {
+  constructor(link: RedisLink, prefix: string, tick: Tick) {
     this.link = link
     this.prefix = prefix
+    this.tick = tick
   }
 
   /** The move's answer, as its Lua file gives it. Rejects with a StateError; then repeating it is safe. */
   send(name: Name, ...args: string[]): Promise<string[]> {
     return new Promise((resolve, reject) => {
-      if (this.waiting.push({ name, args, resolve, reject }) === 1) setImmediate(() => this.flush())
+      this.waiting.push({ name, args, resolve, reject })
+      this.schedule()
+    })
+  }
+
+  /** The same, behind all that the tick sends otherwise, and with arguments of that moment. */
+  sendLast(name: Name, args: () => string[]): Promise<string[]> {
+    return new Promise((resolve, reject) => {
+      this.late.push(() => ({ name, args: args(), resolve, reject }))
+      this.schedule()
     })
   }
 
@@ -46,9 +59,15 @@ export class Applier {
     return answersOf(await this.link.script(SCRIPTS.apply, this.prefix, argv), items.length)
   }
 
+  private schedule(): void {
+    if (this.waiting.length + this.late.length === 1) this.tick.send(() => this.flush())
+  }
+
   private flush(): void {
     const all = this.waiting
+    for (const made of this.late) all.push(made())
     this.waiting = []
+    this.late = []
     let from = 0
     let characters = 0
     for (let i = 0; i < all.length; i++) {
@@ -75,7 +94,8 @@ export class Applier {
       for (const move of moves) if (!full || !ALLOWED_OOM.has(move.name)) move.reject(error)
       return
     }
-    for (const [i, move] of moves.entries()) {
+    this.tick.hear(moves.length, (i) => {
+      const move = moves[i] as Waiting
       const answer = answers[i] as string[]
       if (answer[0] === 'error')
         move.reject(
@@ -85,7 +105,7 @@ export class Applier {
           ),
         )
       else move.resolve(answer)
-    }
+    })
   }
 }
 

@@ -90,6 +90,7 @@ export class RunningAttempt<P, G, R> implements JobContext<P, G> {
       {
         progress: (op, text) => transitions.progress(grant, op, text),
         log: (op, line) => transitions.log(grant, op, line),
+        finally: transitions.finally,
         lost: () => this.abort('OWNERSHIP_LOST'),
         trouble: options.trouble,
       },

@@ -86,7 +86,19 @@ const RANDOM_BYTES = 16
 const pool = Buffer.alloc(RANDOM_BYTES * 256)
 let used = pool.length
 
-/** Nine characters of base 36 hold the milliseconds until the year 5188, so ids sort by time. */
+/** In the order of their codes: seven of these hold the milliseconds until the year 2109, so ids sort by time. */
+const DIGITS = '-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz'
+let at = 0
+let told = ''
+const timeText = (): string => {
+  const now = Date.now()
+  if (now === at) return told
+  at = now
+  told = ''
+  for (let left = now, i = 0; i < 7; i++, left = Math.floor(left / 64)) told = DIGITS[left % 64] + told
+  return told
+}
+
 export const newId = (): string => {
   if (used === pool.length) {
     randomFillSync(pool)
@@ -94,7 +106,7 @@ export const newId = (): string => {
   }
   const random = pool.toString('base64url', used, used + RANDOM_BYTES)
   used += RANDOM_BYTES
-  return Date.now().toString(36).padStart(9, '0') + random
+  return timeText() + random
 }
 
 /** An id whose partition is the one that the text belongs to: a job lives beside its idempotency key. */

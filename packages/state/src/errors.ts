@@ -13,6 +13,8 @@ export type StateErrorCode =
   | 'LAYOUT_MISMATCH'
   /** The server would lose jobs: it evicts keys, is a replica, is too old … */
   | 'UNSAFE_REDIS'
+  /** The user of Redis lacks rights that its part needs; nothing was written. */
+  | 'RIGHTS_MISSING'
   | 'INVALID_JOB_ID'
   | 'INVALID_JOB_NAME'
   | 'INVALID_NAMESPACE'
@@ -34,6 +36,8 @@ export type StateErrorCode =
   | 'NOT_REPLICATED'
   /** The server can't tell whether the wanted level was reached; nothing was enqueued. */
   | 'ACK_UNSUPPORTED'
+  /** Too many revocations stand; nothing was revoked. */
+  | 'REVOCATIONS_FULL'
   | 'UNKNOWN_JOB'
   /** The stream no longer holds the events after that cursor; read the snapshot and go on from its cursor. */
   | 'EVENTS_TRIMMED'

@@ -5,6 +5,8 @@ import { type EnqueueOptions, enqueueOf } from './enqueue.ts'
 import { isStateError, StateError } from './errors.ts'
 import type { ConnectOptions } from './jobs.ts'
 import { partitionOf } from './keys.ts'
+import type { RedisLink } from './redis.ts'
+import { checkRights } from './rights.ts'
 import { LIMITS } from './schema/limits.ts'
 import type { State } from './schema/machine.ts'
 import type { Enqueue, EnqueueOutcome, Rejection, Transitions } from './transitions.ts'
@@ -28,13 +30,16 @@ export class Intake {
   private readonly partitions: number
   private readonly ack: Ack
   private readonly confirmer: Confirmer
+  private readonly link: RedisLink
+  /** Asked before the first job. */
+  private allowed: Promise<void> | undefined
 
-  /** @param shared whether all partitions are on one server */
-  constructor(transitions: Transitions, options: ConnectOptions, shared: boolean) {
+  constructor(link: RedisLink, transitions: Transitions, options: ConnectOptions) {
+    this.link = link
     this.transitions = transitions
     this.partitions = transitions.keys.length
     this.ack = options.ack ?? 'memory'
-    this.confirmer = new Confirmer(options, shared, options.ackReplicas ?? 1)
+    this.confirmer = new Confirmer(options, link.publish === 'PUBLISH', options.ackReplicas ?? 1)
   }
 
   async one<P, I = P>(
@@ -43,7 +48,7 @@ export class Intake {
     options?: EnqueueOptions,
   ): Promise<Enqueued> {
     const made = enqueueOf(job, payload, options, this.partitions)
-    await this.ackable(made)
+    await this.ready(made)
     const outcome = await this.transitions.enqueue(made)
     if (!outcome.ok) throw refusal(made, outcome)
     return this.accepted(made, outcome)
@@ -101,7 +106,7 @@ export class Intake {
         const group = indices.map((i) => made[i] as Enqueue)
         let outcomes: EnqueueOutcome[] | StateError
         try {
-          await Promise.all(group.map((each) => this.ackable(each)))
+          await Promise.all(group.map((each) => this.ready(each)))
           outcomes = await this.transitions.enqueueAll(group)
         } catch (error) {
           if (!isStateError(error)) throw error
@@ -130,7 +135,13 @@ export class Intake {
     return ack ?? this.ack
   }
 
-  private async ackable(made: Enqueue): Promise<void> {
+  /** Throws before anything is enqueued where it could not be done, or confirmed, as asked for. */
+  private async ready(made: Enqueue): Promise<void> {
+    this.allowed ??= checkRights(this.link, this.transitions.keys, 'producer', made.name).catch((error) => {
+      this.allowed = undefined
+      throw error
+    })
+    await this.allowed
     const ack = this.ackOf(made)
     if (ack !== 'memory') await this.confirmer.supported(this.transitions.keysFor(made.id), ack)
   }

@@ -14,11 +14,14 @@ export const checkLayout = async (
   create: boolean,
 ) => {
   const { layout } = keysOf(namespace, 0)
-  if (create) {
+  const read = async () => (await link.call('HMGET', layout, 'partitions', 'schema')) as (string | null)[]
+  let [stored = null, schema = null] = await read()
+  if (create && (stored === null || schema === null)) {
     await link.call('HSETNX', layout, 'partitions', partitions)
     await link.call('HSETNX', layout, 'schema', SCHEMA)
+    // Another may have been faster.
+    ;[stored = null, schema = null] = await read()
   }
-  const [stored, schema] = (await link.call('HMGET', layout, 'partitions', 'schema')) as (string | null)[]
   if (schema !== null && Number(schema) !== SCHEMA)
     throw new StateError(
       'LAYOUT_MISMATCH',

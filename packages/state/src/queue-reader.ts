@@ -4,6 +4,7 @@ import { isStateError } from './errors.ts'
 import type { Jobs } from './jobs.ts'
 import { GROUP } from './keys.ts'
 import { NO_GROUP, RedisLink } from './redis.ts'
+import { checkRights } from './rights.ts'
 import { PRIORITIES } from './schema/machine.ts'
 import { Subscriber } from './subscriber.ts'
 import type { Taken } from './transitions.ts'
@@ -11,6 +12,9 @@ import type { Taken } from './transitions.ts'
 /** Milliseconds a read blocks for; a read that has not come back a while later has its connection replaced. */
 const BLOCK_MS = 5_000
 const BLOCK_GRACE_MS = 1_500
+
+/** A worker that was told in vain so many times in a row waits up to 2 to that power milliseconds the next time. */
+const MOST_VAIN = 7
 
 export type Entry = [id: string, entry: string]
 
@@ -22,6 +26,7 @@ export class QueueReader {
   /** Whether `next` only tells that there is something to take. */
   readonly told: boolean
   private readonly jobs: Jobs
+  private readonly name: string
   private readonly queues: string[]
   private readonly worker: string
   /** Streams that one command can read, and of each the partition where there are several. */
@@ -34,11 +39,16 @@ export class QueueReader {
   /** Partitions that may have jobs waiting. */
   private readonly due = new Set<number>()
   private ring: () => void = () => undefined
+  /** Those it was told of since it last looked, and how many times in a row another was faster. */
+  private readonly heard = new Set<number>()
+  private vain = 0
+  private late: NodeJS.Timeout | undefined
   private clientId: unknown
   private connection = 0
 
   constructor(jobs: Jobs, name: string, worker: string, trouble: (error: unknown) => void) {
     this.jobs = jobs
+    this.name = name
     this.queues = streamsOf(name)
     this.worker = worker
     const streams = jobs.transitions.keys.map((keys) => this.queues.map((queue) => keys.work(queue)))
@@ -55,16 +65,17 @@ export class QueueReader {
     return `${this.link.connections} ${this.jobs.link.connections}`
   }
 
-  /** Connects, and makes the streams and groups that are not there. */
+  /** Connects, asks whether the user may work here, and makes the streams and groups that are not there. */
   async open(): Promise<void> {
     if (!this.told) await this.link.connect()
+    await checkRights(this.jobs.link, this.jobs.transitions.keys, 'worker', this.name)
     await this.ensureGroups()
     if (!this.told) return
     const { options } = this.jobs
     this.bell = new Subscriber(
       { ...options, onTrouble: this.trouble },
       {
-        onMessage: (stream) => this.rung([this.partitions.get(stream) ?? 0]),
+        onMessage: (stream) => this.hear(this.partitions.get(stream) ?? 0),
         onRecovered: () => this.rung(this.partitions.values()),
       },
     )
@@ -82,9 +93,12 @@ export class QueueReader {
     let empty = false
     // Before the call: what comes while it is under way is told of again.
     this.due.delete(partition)
+    const heard = this.heard.delete(partition)
     try {
       const taken = await take()
       empty = taken.grants.length === 0 && taken.retryInMs === 0
+      if (!empty) this.vain = 0
+      else if (heard) this.vain = Math.min(this.vain + 1, MOST_VAIN)
       return taken
     } finally {
       if (!empty) this.due.add(partition)
@@ -130,6 +144,7 @@ export class QueueReader {
   }
 
   close(): Promise<void> {
+    clearTimeout(this.late)
     this.bell?.close()
     return this.link.close()
   }
@@ -157,6 +172,24 @@ export class QueueReader {
       if (Array.isArray(entries))
         for (const [entry, fields] of entries) if (fields?.[1]) found.push([fields[1], entry])
     return found
+  }
+
+  /**
+   * A job came into an empty queue. The message wakes all that are idle, and one of them gets the job: where another was
+   * faster the last times, a random while passes first. So few of many come for one job, and who is alone comes at once.
+   */
+  private hear(partition: number): void {
+    this.heard.add(partition)
+    this.due.add(partition)
+    if (this.vain === 0) this.ring()
+    else
+      this.late ??= setTimeout(
+        () => {
+          this.late = undefined
+          this.ring()
+        },
+        Math.random() * 2 ** this.vain,
+      )
   }
 
   private rung(partitions: Iterable<number>): void {

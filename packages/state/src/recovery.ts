@@ -2,6 +2,7 @@
 // of reapers may run; correctness comes from the scripts, each of which takes an entry and moves its job in one step.
 import type { Jobs } from './jobs.ts'
 import type { Keys } from './keys.ts'
+import { checkLayout } from './layout.ts'
 import type { Expired, Reaped } from './transitions.ts'
 
 /** Entries one script call looks at most: no script may hold Redis for long. */
@@ -44,8 +45,12 @@ export const reaperOf = (jobs: Jobs, { intervalMs }: { intervalMs: number }) => 
     /**
      * One pass over every work stream. Live workers beat well within two intervals of the default; what has not been
      * touched for that long is looked at.
+     *
+     * @throws StateError LAYOUT_MISMATCH
      */
     sweep: async (minIdleMs = 2 * intervalMs): Promise<SweepReport> => {
+      // A Redis that lost its data has lost the layout too, and would let in whoever counts other partitions.
+      await checkLayout(link, jobs.namespace, transitions.keys.length, true)
       const report: SweepReport = { reaped: [], amnesty: false }
       for (const keys of transitions.keys)
         for (const queue of (await link.call('SMEMBERS', keys.queues)) as string[])

@@ -12,6 +12,8 @@ const PAUSE_MS = 500
 export interface ReportSink {
   progress(op: number, text: string): Promise<Outcome>
   log(op: number, line: string): Promise<Outcome>
+  /** Runs when the tick ends, before what it produced is sent. */
+  finally(send: () => void): void
   /** The attempt is not ours any more. */
   lost(): void
   /** Redis is in trouble; the report stays and is tried again. */
@@ -101,7 +103,7 @@ export class Reporter {
     const lines = this.waiting.some(({ kind }) => kind === 'log')
     const waitMs = (lines ? this.pausedUntil : Math.max(this.nextProgressAt, this.pausedUntil)) - now
     // What comes in the same tick is coalesced, and a change of state that comes in it takes the progress along.
-    if (waitMs <= 0) setImmediate(() => this.start())
+    if (waitMs <= 0) this.sink.finally(() => this.start())
     else this.timer = setTimeout(() => this.start(), waitMs)
   }
 

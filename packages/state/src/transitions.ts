@@ -9,6 +9,7 @@ import type { RedisLink } from './redis.ts'
 import { DEFAULTS } from './schema/limits.ts'
 import type { Priority, State } from './schema/machine.ts'
 import { SCRIPTS } from './scripts.generated.ts'
+import { Tick } from './tick.ts'
 
 /** A move that was refused, and changed nothing. */
 export interface Rejection {
@@ -160,7 +161,8 @@ export type Transitions = ReturnType<typeof transitionsOf>
 
 export const transitionsOf = (link: RedisLink, namespace: string, partitions: number) => {
   const all: Keys[] = Array.from({ length: partitions }, (_, partition) => keysOf(namespace, partition))
-  const appliers = all.map(({ prefix }) => new Applier(link, prefix))
+  const tick = new Tick()
+  const appliers = all.map(({ prefix }) => new Applier(link, prefix, tick))
   const applierFor = (id: string) => appliers[partitionOf(id, partitions)] as Applier
   const applierOf = (keys: Keys) => appliers[all.indexOf(keys)] as Applier
 
@@ -176,6 +178,8 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
 
   return {
     keys: all,
+    /** Runs when the tick ends, before what it produced is sent: to add to it. */
+    finally: (add: () => void) => tick.finally(add),
     keysFor: (id: string): Keys => all[partitionOf(id, partitions)] as Keys,
 
     enqueue: async (job: Enqueue): Promise<EnqueueOutcome> =>
@@ -196,19 +200,23 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
       return answer[0] === 'rejected' ? rejection(answer) : grantOf(answer, 3)
     },
 
-    /** Claims up to `count` queued jobs of a partition. */
-    take: async (partition: Keys, name: string, count: number, by: Claimant): Promise<Taken> => {
+    /** Claims queued jobs of a partition, as many as `count` says when the tick ends, and what the tick enqueues too. */
+    take: async (
+      partition: Keys,
+      name: string,
+      count: number | (() => number),
+      by: Claimant,
+    ): Promise<Taken> => {
       const { worker, nonce, leaseMs, rate, ratePerKey } = by
-      const args = [
+      const answer = await applierOf(partition).sendLast('take', () => [
         name,
         worker,
         nonce,
         String(leaseMs),
-        String(count),
+        String(typeof count === 'number' ? count : count()),
         ...rateArgs(rate),
         ...rateArgs(ratePerKey),
-      ]
-      const answer = await applierOf(partition).send('take', ...args)
+      ])
       if (answer[0] !== 'ok')
         return { grants: [], retryInMs: answer[0] === 'paused' ? PAUSED_MS : Number(answer[1]) }
       const grants: Grant[] = []
@@ -250,6 +258,10 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
     /** Stops claims of a job name (`*`: of every name) in every partition, or lets them go on. */
     pause: (name: string) => Promise.all(appliers.map((applier) => applier.send('pause', name))),
     resume: (name: string) => Promise.all(appliers.map((applier) => applier.send('resume', name))),
+
+    /** False: too many stand already. `at` is the issuer's milliseconds. Kept in partition 0. */
+    revoke: async (what: string, at: number): Promise<boolean> =>
+      (await (appliers[0] as Applier).send('revoke', what, String(at)))[0] === 'ok',
 
     /** `about` is JSON text. Worker processes are told of in partition 0. */
     present: (worker: string, ttlMs: number, about: string) =>

@@ -159,7 +159,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   /**
    * Resolves when the worker takes jobs. Starting twice is fine, and so is starting again after it failed.
    *
-   * @throws StateError REDIS_… when Redis can't be reached within its deadline; CLOSED when the worker was stopped
+   * @throws StateError REDIS_… when Redis can't be reached within its deadline; RIGHTS_MISSING; CLOSED when the worker was stopped
    */
   start(): Promise<void> {
     this.starting ??= this.open().catch((error) => {
@@ -250,7 +250,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
           await this.claimEach(this.putOff.splice(0, free))
           continue
         }
-        const taken = await this.take(free)
+        const taken = await this.take()
         if (taken.found) continue
         if (taken.retryInMs > 0) await this.woken(taken.retryInMs)
         // Nothing waits: the next jobs are read as they come.
@@ -265,14 +265,19 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   }
 
   /** Claims what waits in the next partition that has some; `retryInMs` 0 means that nothing waits. */
-  private async take(free: number): Promise<{ found: boolean; retryInMs: number }> {
+  private async take(): Promise<{ found: boolean; retryInMs: number }> {
     const { keys, take } = this.jobs.transitions
     let retryInMs = 0
     for (let asked = 0; asked < keys.length; asked++) {
       const at = (this.partition + asked) % keys.length
       if (!this.reader.mayHave(at)) continue
       const taken = await this.reader.take(at, () =>
-        take(keys[at] as Keys, this.definition.name, free, this.claimant),
+        take(
+          keys[at] as Keys,
+          this.definition.name,
+          () => this.options.concurrency - this.busy,
+          this.claimant,
+        ),
       )
       for (const grant of taken.grants) this.begin(grant)
       if (taken.grants.length > 0) {

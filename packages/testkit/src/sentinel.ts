@@ -69,7 +69,9 @@ export const startSentinel = async (): Promise<TestSentinel> => {
         `sentinel parallel-syncs ${NAME} 2`,
       ].join('\n'),
     )
-    const process = startProcess(source.path, [conf, '--sentinel'], { env: source.env })
+    const process = startProcess(source.path, [...(source.before ?? []), conf, '--sentinel'], {
+      env: source.env,
+    })
     const client = new Redis({ port, host: '127.0.0.1' })
     client.on('error', () => undefined)
     sentinels.push({ port, process, client })

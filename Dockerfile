@@ -1,0 +1,25 @@
+# One image for each process: docker build --target gateway -t jobs-gateway . (or reaper). How to run them:
+# docs/operations.md.
+FROM node:24-bookworm-slim AS build
+WORKDIR /source
+COPY . .
+RUN npx -y pnpm@12 install --frozen-lockfile \
+  && npx -y pnpm@12 build \
+  && for app in gateway reaper; do npx -y pnpm@12 --filter @jobs/$app --prod --legacy deploy /out/$app; done
+
+FROM node:24-bookworm-slim AS base
+ENV NODE_ENV=production
+WORKDIR /app
+USER 65534:65534
+# Node handles SIGTERM itself and starts no children: it may be the container's first process.
+CMD ["node", "src/main.ts"]
+
+FROM base AS reaper
+COPY --from=build /out/reaper .
+ENV REAPER_OPS_HOST=0.0.0.0
+EXPOSE 9102
+
+FROM base AS gateway
+COPY --from=build /out/gateway .
+ENV GATEWAY_HOST=0.0.0.0 GATEWAY_OPS_HOST=0.0.0.0
+EXPOSE 8080 9101
