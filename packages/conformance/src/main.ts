@@ -16,7 +16,8 @@ Holds a gateway against docs/protocol.md, from outside. Something has to make jo
 
 A gateway that asks for tokens:
   --token TOKEN         one that lets watch every job
-  --token-command CMD   a program that prints one; its arguments are the ids to watch, or *
+  --token-command CMD   a program that prints one; its arguments are what it lets watch:
+                        job ids, * for every job, tag:TAG
 
   --only NAME,NAME      the checks to run, by name or by group
   --wait MS             how long any answer may take (5000)

@@ -25,9 +25,9 @@ export interface Settings {
   /** ws://host:port/v1/ws */
   url: string
   driver: Driver
-  /** A token that lets watch these jobs, or every job; undefined where the gateway asks for none. */
-  token: ((jobs?: string[]) => Promise<string>) | undefined
-  /** Whether `token` makes tokens for single jobs. */
+  /** A token that lets watch these: job ids, `*` for every job, `tag:<tag>`; undefined where the gateway asks for none. */
+  token: ((of?: string[]) => Promise<string>) | undefined
+  /** Whether `token` makes one for what it is asked for. */
   tokenPerJob: boolean
   /** Milliseconds that any answer may take. */
   waitMs: number
