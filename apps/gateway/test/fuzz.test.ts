@@ -1,13 +1,13 @@
 // A few seconds of what `pnpm fuzz` does for longer; another seed each time, which a failure tells.
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { caseOf } from './fuzz/cases.ts'
-import { fuzz } from './fuzz/fuzz.ts'
+import { fuzz, startFuzzed } from './fuzz/fuzz.ts'
 import { randomOf } from './fuzz/random.ts'
-import { type Harness, startHarness } from './harness.ts'
+import type { Harness } from './harness.ts'
 
 let h: Harness
 beforeAll(async () => {
-  h = await startHarness()
+  h = await startFuzzed()
 })
 afterAll(() => h.stop())
 

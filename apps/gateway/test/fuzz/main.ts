@@ -1,7 +1,6 @@
 // `pnpm fuzz [--seconds N] [--seed S]`: longer than the suite does. The seed is printed, and makes the same cases again.
 import { parseArgs } from 'node:util'
-import { startHarness } from '../harness.ts'
-import { fuzz } from './fuzz.ts'
+import { fuzz, startFuzzed } from './fuzz.ts'
 
 const { values } = parseArgs({
   options: { seconds: { type: 'string', default: '60' }, seed: { type: 'string' } },
@@ -13,7 +12,7 @@ if (!(seconds > 0) || !Number.isInteger(seed)) {
   process.exit(2)
 }
 console.log(`seed ${seed}, ${seconds} s`)
-const h = await startHarness()
+const h = await startFuzzed()
 const { cases, ends, faults } = await fuzz(h, { seed, seconds })
 await h.stop()
 for (const [end, count] of Object.entries(ends).sort()) console.log(`${String(count).padStart(8)}  ${end}`)
