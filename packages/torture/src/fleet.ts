@@ -1,8 +1,9 @@
 // The fleet: Redis, and processes of every kind around it, each behind a link of its own.
+import { randomBytes } from 'node:crypto'
 import { appendFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { freePort } from '@jobs/provision'
-import { Jobs } from '@jobs/state'
+import { isStateError, Jobs } from '@jobs/state'
 import { startTestRedis, type TestRedis, until } from '@jobs/testkit'
 import { INTERVAL_MS, KEEPER_LEASE_MS, LEASE_MS, type Payload, RETENTION_MS, tortureJob } from './job.ts'
 import { type Death, Member, type MemberOptions } from './member.ts'
@@ -207,7 +208,18 @@ export const startFleet = async (
       for (const name of ENQUEUERS) member(name).say('go')
     },
     poison: async () => {
-      accept(await enqueue({ ...payload, deed: 'poison' }, { maxCrashes: 1 }))
+      const id = `poison-${randomBytes(6).toString('hex')}`
+      const options = { id, maxCrashes: 1 }
+      // Another fault may refuse it: memory that is full.
+      await until(
+        () =>
+          enqueue({ ...payload, deed: 'poison' }, options).catch((error) => {
+            if (isStateError(error)) return undefined
+            throw error
+          }),
+        { what: 'a poison job being accepted' },
+      )
+      accept(id)
     },
     heal: async () => {
       network.heal()

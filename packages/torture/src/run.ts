@@ -279,9 +279,9 @@ const endAll = async (fleet: Fleet, violate: (check: number, says: string) => vo
     if (state !== 'COMPLETED') violate(1, `the sleeper ${id} is ${state}`)
     await jobs.remove(id)
   }
-  // By name: keys of a partition that stay, lists of what has ended, which live as long as their retention, and workers.
+  // By name: keys of a partition that stay; lists of what has ended and counts of tags, which live as long as the retention.
   const stays =
-    /:(queues|stream|scheduled|deadlines|paused|sweep|layout|workers|worker:.*|work:.*|ended(:.*)?)$/
+    /:(queues|stream|scheduled|deadlines|paused|sweep|layout|workers|worker:.*|work:.*|ended(:.*)?|tag:.*:states)$/
   const client = redis.client()
   const left = async () => (await client.keys('*')).filter((key) => !stays.test(key))
   await until(async () => (await left()).length === 0, { timeoutMs: 10_000 }).catch(async () => {
