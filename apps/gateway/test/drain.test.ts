@@ -39,7 +39,7 @@ it('refuses newcomers and is not ready from the signal on, and is alive until th
 
 it('spreads its closes over the time it announced', async () => {
   h = await startHarness()
-  const watchers = await Promise.all(Array.from({ length: 1_000 }, () => h.watch()))
+  const watchers = await h.watchMany(500)
   const closedAt: number[] = []
   const closes = watchers.map(async ({ closed }) => {
     const { code } = await closed
@@ -48,7 +48,7 @@ it('spreads its closes over the time it announced', async () => {
   })
   h.gateway.kill('SIGTERM')
   const { spreadMs } = (await watchers[0]?.next('draining')) ?? { spreadMs: 0 }
-  expect(spreadMs).toBe(2_000)
+  expect(spreadMs).toBe(1_000)
   expect(new Set(await Promise.all(closes))).toEqual(new Set([4300]))
   expect(Math.max(...closedAt) - Math.min(...closedAt)).toBeGreaterThan(spreadMs / 4)
   expect((await h.gateway.exited).code).toBe(0)
@@ -78,7 +78,7 @@ it('ends at once at the second signal', async () => {
 it('a rolling restart of three gateways under load loses nothing and doubles nothing', async () => {
   h = await startHarness()
   const gateways: TestApp[] = [h.gateway, await h.anotherGateway(), await h.anotherGateway()]
-  const ids = await Promise.all(Array.from({ length: 20 }, () => h.enqueue()))
+  const ids = await Promise.all(Array.from({ length: 8 }, () => h.enqueue()))
   const ops = new Map<string, number>()
   let working = true
   const work = ids.map(async (id) => {
@@ -87,12 +87,13 @@ it('a rolling restart of three gateways under load loses nothing and doubles not
     while (working) {
       await h.jobs.transitions.progress(held, ++op, `${op}`)
       ops.set(id, op)
-      await new Promise((resolve) => setTimeout(resolve, 10))
+      await new Promise((resolve) => setTimeout(resolve, 20))
     }
     await h.jobs.transitions.complete(held, '1')
   })
+  for (const each of work) each.catch(() => undefined)
   let moves = 0
-  const followers = Array.from({ length: 60 }, (_, i) => new Follower(ids[i % 20] as string, '0-0'))
+  const followers = Array.from({ length: 24 }, (_, i) => new Follower(ids[i % 8] as string, '0-0'))
   const follow = async (follower: Follower, first: number) => {
     for (let at = first; !follower.complete; at++) {
       const watcher = await openWatcher(`ws://127.0.0.1:${gateways[at % 3]?.port}/v1/ws`).catch(
@@ -135,6 +136,6 @@ it('a rolling restart of three gateways under load loses nothing and doubles not
     expect(follower.told).toEqual(Array.from({ length: count }, (_, i) => i + 1))
   }
   // Each socket had to move at least once.
-  expect(moves).toBeGreaterThanOrEqual(120)
+  expect(moves).toBeGreaterThanOrEqual(48)
   for (const gateway of gateways) await gateway.kill('SIGKILL')
 })

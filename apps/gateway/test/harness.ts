@@ -72,6 +72,19 @@ export const startHarness = async ({
       gateway = await startApp('apps/gateway/src/main.ts', { ...env, GATEWAY_PORT: String(gateway.port) })
     },
     watch: () => openWatcher(`ws://127.0.0.1:${gateway.port}/v1/ws`),
+    /** Many, a few at a time: a client that opens them all at once is late with its own requests. */
+    watchMany: async (count: number, port = gateway.port): Promise<Watcher[]> => {
+      const watchers: Watcher[] = []
+      while (watchers.length < count)
+        watchers.push(
+          ...(await Promise.all(
+            Array.from({ length: Math.min(50, count - watchers.length) }, () =>
+              openWatcher(`ws://127.0.0.1:${port}/v1/ws`),
+            ),
+          )),
+        )
+      return watchers
+    },
     enqueue: async () => (await jobs.enqueue(anyJob, { n: 1 })).id,
     claim: async (id: string): Promise<Held> => {
       const entry = String(await link.call('HGET', transitions.keysFor(id).job(id), 'place'))

@@ -1,6 +1,6 @@
 // What one gateway grants, in all and to each address; and that what is beyond harms nobody who is within.
 import { connect } from 'node:net'
-import { fromSource, openWatcher, startProcess, until } from '@jobs/testkit'
+import { fromSource, startProcess, until } from '@jobs/testkit'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { addressGroup, clientAddress, proxyList } from '../src/address.ts'
 import { withinDescriptors } from '../src/limits.ts'
@@ -217,9 +217,7 @@ it('a storm of a thousand that come back reads each job, not once for each socke
   const other = await h.anotherGateway()
   const ids = await Promise.all(Array.from({ length: 10 }, () => h.enqueue()))
   const watchAll = async (port: number) => {
-    const watchers = await Promise.all(
-      Array.from({ length: 1_000 }, () => openWatcher(`ws://127.0.0.1:${port}/v1/ws`)),
-    )
+    const watchers = await h.watchMany(1_000, port)
     for (const [i, watcher] of watchers.entries()) watcher.send({ type: 'subscribe', job: ids[i % 10] })
     await Promise.all(watchers.map((watcher) => watcher.next('live', 40_000)))
     return watchers
