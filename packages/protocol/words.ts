@@ -22,12 +22,18 @@ export const CLIENT_WORDS: Readonly<Record<string, Words>> = {
       'Watch one job, or up to 100 at once. With `cursor`, the position of the last event seen, goes on from there; ' +
       '`0-0` asks for the whole history. Answered for each job by `snapshot` and `live` (or `complete`), or by the events ' +
       'after the cursor and `live`, or by `reset`, `snapshot` and `live`, or by `error`. `detail: state` leaves out ' +
-      'progress and log lines, `latest` all but the last progress; their numbers are still told.',
-    examples: [{ job, id: 's1' }, { job, cursor, detail: 'state' }, { jobs: [job, 'another-job'] }],
+      'progress and log lines, `latest` all but the last progress; their numbers are still told. With `tag`, watch the jobs ' +
+      'that carry it: answered by `counts`, then by one `job` for each change of state.',
+    examples: [
+      { job, id: 's1' },
+      { job, cursor, detail: 'state' },
+      { jobs: [job, 'another-job'] },
+      { tag: 'batch-7' },
+    ],
   },
   unsubscribe: {
     says: 'Stop watching. Answered by `unsubscribed`, or by `error` with `not_found` where nothing was watched.',
-    examples: [{ job, id: 'u1' }],
+    examples: [{ job, id: 'u1' }, { tag: 'batch-7' }],
   },
   refresh: { says: 'A new token on the open connection, before the old one ends.' },
   ping: { says: 'Answered by `pong`.', examples: [{ id: 'p1' }] },
@@ -60,6 +66,8 @@ export const SERVER_WORDS: Readonly<Record<string, Words>> = {
         cursor,
         progress: { done: 7, total: 10 },
         worker: 'host-1:4711',
+        lease: { ageMs: 300, remainingMs: 4_700, lost: false },
+        etaMs: 300,
         createdAt: at - 900,
         startedAt: at - 700,
         updatedAt: at,
@@ -99,9 +107,21 @@ export const SERVER_WORDS: Readonly<Record<string, Words>> = {
     ],
   },
   counts: {
-    says: 'How many jobs that carry the tag are in each state; anew whenever single changes may have been missed.',
+    says:
+      'How many jobs that carry the tag are in each state; anew whenever single changes may have been missed, and in place ' +
+      'of as many as `folded` says where a client does not take them.',
+    examples: [
+      {
+        tag: 'batch-7',
+        counts: { SCHEDULED: 0, QUEUED: 80, PROCESSING: 8, COMPLETED: 409, FAILED: 3, CANCELLED: 0 },
+        at,
+      },
+    ],
   },
-  job: { says: 'A job that carries the tag changed its state.' },
+  job: {
+    says: 'A job that carries the tag changed its state: one less in `from` (null for a new job), one more in `state`.',
+    examples: [{ tag: 'batch-7', job, from: 'PROCESSING', state: 'COMPLETED', seq: 5 }],
+  },
   live: { says: 'The replay is over; what follows is live.', examples: [{ job, cursor }] },
   reset: {
     says:
@@ -128,7 +148,7 @@ export const SERVER_WORDS: Readonly<Record<string, Words>> = {
       },
     ],
   },
-  expiring: { says: 'The token ends soon: send `refresh`.' },
+  expiring: { says: 'The token ends soon: send `refresh`.', examples: [{ inMs: 180_000 }] },
   draining: {
     says: 'This gateway stops: it closes its connections within `spreadMs`, with 4300.',
     examples: [{ spreadMs: 5_000 }],

@@ -1,11 +1,14 @@
 // One socket: what a client says, what it is answered. Knows rooms only by name, and nothing of Redis.
 import { randomBytes } from 'node:crypto'
 import { CLOSE, ClientMessage, type Close, EchoId, type ServerMessage, TIMES_V1 } from '@jobs/protocol'
-import type { RawData, WebSocket } from 'ws'
+import type { RawData } from 'ws'
 import type { z } from 'zod'
-import type { Grant } from './grant.ts'
+import type { Auth } from './auth.ts'
+import { Credentials } from './credentials.ts'
+import { type Grant, NOTHING } from './grant.ts'
 import { granted } from './limits.ts'
 import { Outbox } from './outbox.ts'
+import type { PublicSocket } from './public-socket.ts'
 import type { Rooms } from './rooms.ts'
 import { echo, errorOf, Subscriptions } from './subscriptions.ts'
 
@@ -13,26 +16,36 @@ import { echo, errorOf, Subscriptions } from './subscriptions.ts'
 const SLOW_DOWN_MS = 1_000
 
 export interface ConnectionOptions {
-  grant: Grant
+  auth: Auth
+  /** Of the handshake; without one the client is yet to send its token. */
+  grant: Grant | undefined
+  /** The client's address, for the audit log. */
+  peer: string
   heartbeatMs: number
   onFault: (error: unknown) => void
 }
 
 export class Connection {
   readonly id = randomBytes(9).toString('base64url')
-  private readonly socket: WebSocket
+  private readonly socket: PublicSocket
   private readonly outbox: Outbox
   private readonly subscriptions: Subscriptions
+  private readonly credentials: Credentials
+  private readonly heartbeatMs: number
   private readonly heartbeat: NodeJS.Timeout
   private readonly pongMs: number
   private pong: NodeJS.Timeout | undefined
   private errors = 0
   private greeted = false
+  /** Messages that came while a token was being judged. */
+  private held: unknown[] | undefined
   private tokens = granted.commandBurst
   private tokensAt = performance.now()
 
-  constructor(socket: WebSocket, rooms: Rooms, { grant, heartbeatMs, onFault }: ConnectionOptions) {
+  constructor(socket: PublicSocket, rooms: Rooms, options: ConnectionOptions) {
+    const { auth, grant, peer, heartbeatMs, onFault } = options
     this.socket = socket
+    this.heartbeatMs = heartbeatMs
     this.pongMs = Math.min(TIMES_V1.pong, heartbeatMs)
     const outbox = new Outbox(
       socket,
@@ -40,9 +53,29 @@ export class Connection {
       () => this.subscriptions.readOn(),
     )
     this.outbox = outbox
+    const holder = {
+      connection: this.id,
+      peer,
+      say: (message: ServerMessage) => this.say(message),
+      close: (why: Close) => this.close(why),
+      regranted: () => this.subscriptions.narrow(),
+    }
+    const credentials = new Credentials(auth, holder, grant)
+    this.credentials = credentials
     this.subscriptions = new Subscriptions(
       {
-        grant,
+        get grant() {
+          return credentials.grant ?? NOTHING
+        },
+        refused: (job) =>
+          auth.audit({
+            what: 'job',
+            reason: 'not granted',
+            connection: this.id,
+            subject: credentials.grant?.subject,
+            peer,
+            job,
+          }),
         get hasRoom() {
           return outbox.hasRoom
         },
@@ -62,12 +95,18 @@ export class Connection {
     socket.on('error', () => undefined)
     socket.on('close', () => this.closed())
     this.heartbeat = setInterval(() => this.beat(), heartbeatMs)
+    if (grant) this.welcome()
+  }
+
+  private welcome(): void {
+    const expiresAt = this.credentials.grant?.expiresAt
     this.say({
       type: 'welcome',
       connection: this.id,
-      heartbeatMs,
+      heartbeatMs: this.heartbeatMs,
       limits: granted,
       time: Date.now(),
+      ...(expiresAt === undefined ? {} : { expiresAt }),
     })
   }
 
@@ -95,6 +134,7 @@ export class Connection {
     clearInterval(this.heartbeat)
     clearTimeout(this.pong)
     this.outbox.stop()
+    this.credentials.end()
     this.subscriptions.end()
   }
 
@@ -136,33 +176,79 @@ export class Connection {
   }
 
   private take(raw: unknown): void {
+    if (this.held) {
+      this.held.push(raw)
+      return
+    }
     const parsed = ClientMessage.safeParse(raw)
     if (parsed.success) this.handle(parsed.data)
-    else
-      this.malformed(
-        asksForTag(raw) ? 'tag subscriptions are not offered by this gateway yet' : reasonOf(parsed.error),
-        raw,
-      )
+    else this.malformed(reasonOf(parsed.error), raw)
   }
 
   private handle(message: ClientMessage): void {
+    if (!this.credentials.grant && message.type !== 'hello') {
+      this.unauthorized('Say hello with a token first.', 'id' in message ? message.id : undefined)
+      return
+    }
     switch (message.type) {
       case 'hello':
-        if (this.greeted) this.malformed('hello comes once', message)
-        this.greeted = true
+        this.hello(message.token)
         return
       case 'ping':
         this.say({ type: 'pong', ...echo(message.id) })
         return
       case 'refresh':
-        this.malformed('this gateway asks for no token, so there is none to refresh', message)
+        if (this.credentials.grant?.expiresAt === undefined)
+          this.malformed('this gateway asks for no token, so there is none to refresh', message)
+        else void this.hold(this.credentials.refresh(message.token))
         return
       case 'unsubscribe':
-        this.subscriptions.unsubscribe(message.job, message.id)
+        this.subscriptions.unsubscribe(message)
         return
       case 'subscribe':
-        this.subscriptions.subscribe(message)
+        if (this.credentials.expired)
+          this.say(errorOf('token_expired', 'The token has expired: refresh it.', { id: message.id }))
+        else this.subscriptions.subscribe(message)
     }
+  }
+
+  private hello(token: string | undefined): void {
+    const { grant } = this.credentials
+    if (!grant && token === undefined) {
+      this.unauthorized('This gateway asks for a token: send it in hello.', undefined)
+      return
+    }
+    if (this.greeted) this.malformed('hello comes once', { type: 'hello' })
+    else if (grant?.expiresAt !== undefined && token !== undefined)
+      this.malformed('the token came with the handshake; send another one as refresh', { type: 'hello' })
+    this.greeted = true
+    if (grant || token === undefined) return
+    const welcomed = this.credentials.present(token).then((accepted) => {
+      if (accepted) this.welcome()
+    })
+    void this.hold(welcomed)
+  }
+
+  /**
+   * Nothing more is read while a token is judged: what comes after it is under the new one. What had been read already, a
+   * chunk of the socket at most, waits.
+   */
+  private async hold(judged: Promise<unknown>): Promise<void> {
+    this.held = []
+    this.socket.pause()
+    await judged
+    const { held } = this
+    this.held = undefined
+    this.socket.resume()
+    for (const raw of held) {
+      if (this.socket.readyState !== this.socket.OPEN) return
+      this.take(raw)
+    }
+  }
+
+  private unauthorized(message: string, id: string | undefined): void {
+    this.say(errorOf('unauthorized', message, { id }))
+    if (++this.errors >= granted.errors) this.close(CLOSE.tooManyErrors)
   }
 
   private malformed(why: string, raw: unknown): void {
@@ -191,13 +277,6 @@ export class Connection {
     return false
   }
 }
-
-const asksForTag = (raw: unknown): boolean =>
-  typeof raw === 'object' &&
-  raw !== null &&
-  'tag' in raw &&
-  'type' in raw &&
-  (raw.type === 'subscribe' || raw.type === 'unsubscribe')
 
 const reasonOf = (error: z.ZodError): string => {
   const [issue] = error.issues

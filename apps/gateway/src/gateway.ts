@@ -1,10 +1,11 @@
 // Puts the gateway together: public port, connections, rooms, tailer; and takes it apart in order.
 import { CLOSE } from '@jobs/protocol'
 import { listen } from '@jobs/service'
-import { openToAll } from './auth.ts'
+import type { Auth } from './auth.ts'
 import { Connection } from './connection.ts'
-import { EVERYTHING } from './grant.ts'
+import type { EventStream } from './event-stream.ts'
 import { publicServer } from './http.ts'
+import { jobRoutes } from './job-routes.ts'
 import type { Admission, KeptOut } from './limits.ts'
 import { countClose, counts } from './metrics.ts'
 import { Rooms } from './rooms.ts'
@@ -25,6 +26,9 @@ export interface GatewayOptions {
   port: number
   /** Milliseconds between pings of a connection. */
   heartbeatMs: number
+  auth: Auth
+  /** Whether a token may stand in the URL. */
+  tokenInQuery: boolean
   admission: Admission
   /** Jobs watched at the same time. */
   maxRooms: number
@@ -47,19 +51,27 @@ export interface Gateway {
 export const startGateway = async (tailer: Tailer, options: GatewayOptions): Promise<Gateway> => {
   const { admission, onError, onKeptOut, onClosed } = options
   const rooms = new Rooms(tailer, options.maxRooms)
-  const connections = new Set<Connection>()
+  const connections = new Set<Connection | EventStream>()
   let draining = false
   let emptied: () => void = () => undefined
   /** Since when Redis has been away, and whether clients know. */
   let awaySince: number | undefined
   let toldAway = false
 
+  const { auth } = options
+  const leave = (connection: Connection | EventStream) => {
+    connections.delete(connection)
+    if (draining && connections.size === 0) emptied()
+  }
   const open = publicServer({
-    auth: openToAll,
+    auth,
+    tokenInQuery: options.tokenInQuery,
     admission,
     onSocket: (socket, address, grant) => {
       const connection = new Connection(socket, rooms, {
-        grant: grant ?? EVERYTHING,
+        auth: options.auth,
+        grant,
+        peer: address,
         heartbeatMs: options.heartbeatMs,
         onFault: onError,
       })
@@ -69,14 +81,23 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
       // Its token was still being looked at when the drain began.
       if (draining) connection.close(CLOSE.draining)
       socket.on('close', (code) => {
-        connections.delete(connection)
         const closedWith = socket.closedWith ?? code
         countClose(closedWith)
         onClosed({ connection: connection.id, address, code: closedWith })
-        if (draining && connections.size === 0) emptied()
+        leave(connection)
       })
     },
     onKeptOut,
+    jobs: jobRoutes({
+      rooms,
+      auth,
+      heartbeatMs: options.heartbeatMs,
+      onStream: (stream, response) => {
+        connections.add(stream)
+        response.on('close', () => leave(stream))
+      },
+      onError,
+    }),
   })
   const port = await listen(open.server, options.host, options.port)
 

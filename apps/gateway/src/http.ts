@@ -3,11 +3,13 @@ import { createServer, type IncomingMessage, type Server } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { SUBPROTOCOL } from '@jobs/protocol'
-import { WebSocket, WebSocketServer } from 'ws'
-import type { Auth } from './auth.ts'
+import { WebSocketServer } from 'ws'
+import { type Auth, tokenInQuery } from './auth.ts'
 import type { Grant } from './grant.ts'
+import { type JobRoutes, jobRouteOf } from './job-routes.ts'
 import { type Admission, granted, type KeptOut } from './limits.ts'
 import { bump, counts } from './metrics.ts'
+import { PublicSocket } from './public-socket.ts'
 import { bodyOf, isRefusal, type Refusal, reasonOf, refuse } from './refusal.ts'
 
 const PATH = '/v1/ws'
@@ -20,16 +22,6 @@ export interface PublicServer {
   readonly server: Server
   /** From now on: 503 to everybody. */
   drain(): void
-}
-
-/** A socket that remembers what it was closed with: after a cut the event tells 1006 only. */
-export class PublicSocket extends WebSocket {
-  closedWith: number | undefined
-
-  override close(code?: number, reason?: string | Buffer): void {
-    this.closedWith ??= code
-    super.close(code, reason)
-  }
 }
 
 const KEPT_OUT: Record<KeptOut, Refusal> = {
@@ -61,6 +53,8 @@ const KEPT_OUT: Record<KeptOut, Refusal> = {
 
 interface PublicServerOptions {
   auth: Auth
+  /** Whether a token may stand in the URL. */
+  tokenInQuery: boolean
   admission: Admission
   /**
    * Gets every accepted socket before any message of it is read, with its client's address; without a grant it is yet to
@@ -69,10 +63,16 @@ interface PublicServerOptions {
   onSocket: (socket: PublicSocket, address: string, grant: Grant | undefined) => void
   /** Hears of those that a limit keeps out. */
   onKeptOut: (why: KeptOut, address: string) => void
+  jobs: JobRoutes
 }
 
-export const publicServer = ({ auth, admission, onSocket, onKeptOut }: PublicServerOptions): PublicServer => {
+export const publicServer = (options: PublicServerOptions): PublicServer => {
+  const { auth, admission, onSocket, onKeptOut, jobs } = options
   let draining = false
+  const refusalOf = (request: IncomingMessage): Refusal | null =>
+    refusalOfForm(request) ??
+    (!options.tokenInQuery && tokenInQuery(request) ? TOKEN_IN_QUERY : null) ??
+    (draining ? DRAINING : null)
   const server = createServer({
     headersTimeout: HEADERS_TIMEOUT_MS,
     requestTimeout: 10_000,
@@ -98,8 +98,25 @@ export const publicServer = ({ auth, admission, onSocket, onKeptOut }: PublicSer
     handleProtocols: (offered) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
   } as ConstructorParameters<typeof WebSocketServer>[0])
 
+  const knock = (request: IncomingMessage, socket: Socket) => {
+    const address = admission.addressOf(socket, request.headers['x-forwarded-for'] as string)
+    const keptOut = admission.admit(socket, address)
+    if (keptOut) onKeptOut(keptOut, address)
+    return { address, refused: keptOut && KEPT_OUT[keptOut] }
+  }
+
   server.on('request', (request, response) => {
-    const refusal = refusalOf(request, draining) ?? UPGRADE_REQUIRED
+    const route = jobRouteOf(pathOf(request))
+    let refused = refusalOf(request)
+    // A stream holds its connection like a WebSocket does, and is admitted like one.
+    if (route?.events && !refused) refused = knock(request, request.socket).refused
+    if (route && !refused) {
+      // Admitted once, and for one stream.
+      if (route.events) response.shouldKeepAlive = false
+      void jobs(request, response, route)
+      return
+    }
+    const refusal = refused ?? UPGRADE_REQUIRED
     bump(counts.refused, reasonOf(refusal))
     response.writeHead(refusal.status, {
       'content-type': 'application/json',
@@ -112,22 +129,21 @@ export const publicServer = ({ auth, admission, onSocket, onKeptOut }: PublicSer
   server.on('upgrade', (request, socket, head) => {
     // A reset before the upgrade is through would end the process.
     socket.on('error', destroyOnError)
-    const refusal = refusalOf(request, draining) ?? upgradeRefusal(request)
+    const refusal = refusalOf(request) ?? upgradeRefusal(request)
     if (refusal) {
       refuse(socket, refusal)
       return
     }
-    const address = admission.addressOf(socket as Socket, request.headers['x-forwarded-for'] as string)
-    const keptOut = admission.admit(socket as Socket, address)
-    if (keptOut) {
-      refuse(socket, KEPT_OUT[keptOut])
-      onKeptOut(keptOut, address)
+    const { address, refused } = knock(request, socket as Socket)
+    if (refused) {
+      refuse(socket, refused)
       return
     }
     void auth.ofUpgrade(request).then((grant) => {
       // It may have gone meanwhile.
       if (socket.destroyed) return
       if (isRefusal(grant)) refuse(socket, grant)
+      else if (draining) refuse(socket, DRAINING)
       else
         sockets.handleUpgrade(request, socket, head, (accepted) =>
           onSocket(accepted as PublicSocket, address, grant),
@@ -161,6 +177,13 @@ const UPGRADE_REQUIRED: Refusal = {
   headers: { upgrade: 'websocket' },
 }
 
+const TOKEN_IN_QUERY: Refusal = {
+  status: 400,
+  message: 'a token does not belong in a URL: send it in hello or as Authorization header',
+}
+
+const pathOf = (request: IncomingMessage): string => (request.url ?? '').split('?')[0] as string
+
 const DRAINING: Refusal = {
   status: 503,
   reason: 'draining',
@@ -168,18 +191,16 @@ const DRAINING: Refusal = {
   headers: { 'retry-after': '1' },
 }
 
-const refusalOf = (request: IncomingMessage, draining: boolean): Refusal | null => {
+const refusalOfForm = (request: IncomingMessage): Refusal | null => {
   if (request.rawHeaders.length / 2 > MAX_HEADERS) return { status: 431, message: 'too many headers' }
   if (request.method !== 'GET' && request.method !== 'HEAD')
-    return { status: 405, message: 'use GET', headers: { allow: 'GET' } }
-  const [path, query] = (request.url ?? '').split('?')
-  if (path !== PATH) return { status: 404, message: `the WebSocket is at ${PATH}` }
-  if (query && new URLSearchParams(query).has('token'))
+    return { status: 405, message: 'use GET', headers: { allow: 'GET, HEAD' } }
+  const path = pathOf(request)
+  if (path !== PATH && !jobRouteOf(path))
     return {
-      status: 400,
-      message: 'a token does not belong in a URL: send it in hello or as Authorization header',
+      status: 404,
+      message: `the WebSocket is at ${PATH}, a job at /v1/jobs/ID and /v1/jobs/ID/events`,
     }
-  if (draining) return DRAINING
   return null
 }
 
@@ -187,6 +208,7 @@ const refusalOf = (request: IncomingMessage, draining: boolean): Refusal | null 
 const upgradeRefusal = (request: IncomingMessage): Refusal | null => {
   if (request.headers.upgrade?.toLowerCase() !== 'websocket')
     return { status: 400, message: 'the only upgrade here is to websocket' }
+  if (pathOf(request) !== PATH) return { status: 404, message: `the WebSocket is at ${PATH}` }
   const hosts = request.rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'host').length
   if (request.httpVersion !== '1.1' || hosts !== 1)
     return { status: 400, message: 'an upgrade takes HTTP/1.1 and one Host header' }

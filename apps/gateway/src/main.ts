@@ -9,12 +9,17 @@ import {
   waitForRedis,
 } from '@jobs/service'
 import { checkLayout, guardServer, RedisLink } from '@jobs/state'
+import { auditTo } from './audit.ts'
+import { openToAll, tokenAuth } from './auth.ts'
 import { GatewayConfig } from './config.ts'
 import { startGateway } from './gateway.ts'
 import { Admission, granted, type KeptOut, withinDescriptors } from './limits.ts'
 import { gatewayMetrics } from './metrics.ts'
+import { originJudge } from './origin.ts'
+import { Revocations } from './revocations.ts'
 import { rounds } from './rounds.ts'
 import { Tailer } from './tailer.ts'
+import { tokenKeyOf } from './token-key.ts'
 
 /** Milliseconds between log lines about clients that a limit keeps out. */
 const KEPT_OUT_LOG_MS = 60_000
@@ -28,6 +33,7 @@ await runService('gateway', async () => {
     partitions: config.JOBS_PARTITIONS,
     connectionName: 'jobs-gateway',
   }
+  const key = config.GATEWAY_AUTH === 'jwt' ? await tokenKeyOf(config) : undefined
   const probe = new RedisLink(options)
   await waitForRedis(probe, log)
   const guard = await guardServer(probe, {
@@ -52,6 +58,29 @@ await runService('gateway', async () => {
       ),
   })
   await tailer.connect()
+  const audit = auditTo(log)
+  const judgeOrigin = originJudge({
+    allowed: config.GATEWAY_ORIGINS,
+    host: config.GATEWAY_HOST,
+    required: config.GATEWAY_REQUIRE_ORIGIN,
+    open: key === undefined,
+  })
+  const revocations = new Revocations(() => tailer.readRevocations())
+  if (key) await tailer.follow(revocations)
+  const auth = key
+    ? tokenAuth({
+        judgeOrigin,
+        audit,
+        key,
+        algorithm: config.GATEWAY_JWT_ALGORITHM as string,
+        audience: config.GATEWAY_JWT_AUDIENCE,
+        issuer: config.GATEWAY_JWT_ISSUER,
+        namespace: options.namespace,
+        inQuery: config.GATEWAY_TOKEN_IN_QUERY,
+        revocations,
+        onFault: (error) => log.warn(describe(error), 'tokens cannot be checked'),
+      })
+    : openToAll({ judgeOrigin, audit })
   Object.assign(granted, {
     subscriptions: config.GATEWAY_MAX_SUBSCRIPTIONS,
     messageBytes: config.GATEWAY_MAX_MESSAGE_BYTES,
@@ -78,6 +107,8 @@ await runService('gateway', async () => {
     host: config.GATEWAY_HOST,
     port: config.GATEWAY_PORT,
     heartbeatMs: config.GATEWAY_HEARTBEAT_MS,
+    auth,
+    tokenInQuery: config.GATEWAY_TOKEN_IN_QUERY,
     admission,
     maxRooms: config.GATEWAY_MAX_ROOMS,
     drainMs: config.GATEWAY_DRAIN_MS,

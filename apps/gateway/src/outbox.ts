@@ -1,8 +1,7 @@
 // What waits to go to one socket: everything of one round goes out as one frame, in order. Above the soft limit nothing
 // more is handed to the socket, and what waits is folded; above the hard limit the socket is cut, and its client resumes
 // by cursor. One slow socket costs the others nothing.
-import type { WebSocket } from 'ws'
-import { frameOf } from './frame.ts'
+import { Packet } from './packet.ts'
 import { type Rounds, rounds, type Sender } from './rounds.ts'
 import { folded, type Told, textOf } from './told.ts'
 
@@ -24,19 +23,21 @@ interface Waiting {
   at: number
 }
 
-/**
- * A WebSocket, and the connection below it, which `ws` keeps to itself: it takes frames made once for many sockets, at
- * half the cost of `send`, and without compression there is nothing that could come between.
- */
-type Socket = Pick<WebSocket, 'readyState' | 'OPEN' | 'bufferedAmount'> & {
-  readonly _socket: { write(frame: Buffer): unknown }
+/** Where it all goes: a WebSocket, or an event stream over HTTP. */
+export interface Outlet {
+  readonly readyState: number
+  readonly OPEN: number
+  /** Bytes that the system has not taken. */
+  readonly bufferedAmount: number
+  /** Answers how many bytes it is. */
+  put(packet: Packet): number
 }
 
 /** An empty queue, for the many that have nothing to say at the moment. */
 const NOTHING: Waiting[] = []
 
 export class Outbox implements Sender {
-  private readonly socket: Socket
+  private readonly socket: Outlet
   private readonly onSlow: () => void
   private readonly onDrained: () => void
   private readonly rounds: Rounds
@@ -48,13 +49,8 @@ export class Outbox implements Sender {
   private inFlight: { end: number; at: number }[] | undefined
 
   /** `onSlow`: the socket is to be cut. `onDrained`: there is room again. */
-  constructor(
-    socket: Pick<WebSocket, 'readyState' | 'OPEN' | 'bufferedAmount'>,
-    onSlow: () => void,
-    onDrained: () => void,
-    of = rounds,
-  ) {
-    this.socket = socket as Socket
+  constructor(socket: Outlet, onSlow: () => void, onDrained: () => void, of = rounds) {
+    this.socket = socket
     this.onSlow = onSlow
     this.onDrained = onDrained
     this.rounds = of
@@ -100,9 +96,7 @@ export class Outbox implements Sender {
         chars += typeof message === 'string' ? message.length : message.bytes
         if (sent > first && chars > FRAME_CHARS) break
       }
-      const frame = frameOfAll(queue, first, sent)
-      socket._socket.write(frame)
-      this.written += frame.length
+      this.written += socket.put(packetOf(queue, first, sent))
       // What the system took at once is done with.
       if (this.inFlight || socket.bufferedAmount > 0) {
         this.inFlight ??= []
@@ -172,23 +166,23 @@ const textOfAll = (queue: Waiting[], from: number, to: number): string => {
   return texts.length === 1 ? (texts[0] as string) : `[${texts.join(',')}]`
 }
 
-/** The last frame that began with these events: whoever stands at the same place gets the same. */
-const frames = new WeakMap<Told, { messages: Told[]; frame: Buffer }>()
+/** The last packet that began with these events: whoever stands at the same place gets the same. */
+const packets = new WeakMap<Told, { messages: Told[]; packet: Packet }>()
 
-const frameOfAll = (queue: Waiting[], from: number, to: number): Buffer => {
+const packetOf = (queue: Waiting[], from: number, to: number): Packet => {
   const { message: first } = queue[from] as Waiting
-  if (typeof first === 'string') return frameOf(textOfAll(queue, from, to))
-  const known = frames.get(first)
-  if (known && isSame(known.messages, queue, from, to)) return known.frame
-  const frame = frameOf(textOfAll(queue, from, to))
+  if (typeof first === 'string') return new Packet(textOfAll(queue, from, to))
+  const known = packets.get(first)
+  if (known && isSame(known.messages, queue, from, to)) return known.packet
+  const packet = new Packet(textOfAll(queue, from, to))
   const messages: Told[] = []
   for (let i = from; i < to; i++) {
     const { message } = queue[i] as Waiting
-    if (typeof message === 'string') return frame
+    if (typeof message === 'string') return packet
     messages.push(message)
   }
-  frames.set(first, { messages, frame })
-  return frame
+  packets.set(first, { messages, packet })
+  return packet
 }
 
 const isSame = (messages: Told[], queue: Waiting[], from: number, to: number): boolean => {

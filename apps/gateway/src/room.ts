@@ -137,6 +137,11 @@ export class Room {
     }
   }
 
+  /** The job as it is now, or null. Throws when Redis can't be read. */
+  async look(): Promise<Snapshot | null> {
+    return (await this.read(undefined))?.snapshot ?? null
+  }
+
   /** One read serves all who join at the same moment from the same position. */
   private async read(cursor: string | undefined): Promise<Continuation | null> {
     const key = cursor ?? ''
@@ -444,7 +449,7 @@ export class Room {
 const snapshotTexts = new WeakMap<Snapshot, string>()
 
 /** A result may be large, and watchers may be many: made once, and only the echo added. */
-const snapshotText = (snapshot: Snapshot, id: string | undefined): string => {
+export const snapshotText = (snapshot: Snapshot, id: string | undefined): string => {
   const { id: job, ...rest } = snapshot
   const text = snapshotTexts.get(snapshot) ?? json({ type: 'snapshot', job, ...rest })
   snapshotTexts.set(snapshot, text)

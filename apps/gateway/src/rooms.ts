@@ -1,5 +1,7 @@
 // All rooms of this gateway: opened by the first watcher of a job, closed a while after the last has left.
+import type { Snapshot } from '@jobs/state'
 import { type Member, Room } from './room.ts'
+import { TagRooms } from './tag-rooms.ts'
 import type { Tailer } from './tailer.ts'
 
 /** Milliseconds a room is kept after its last watcher left: pages reload. */
@@ -11,12 +13,14 @@ export class RoomsFullError extends Error {
 }
 
 export class Rooms {
+  readonly tags: TagRooms
   private readonly tailer: Tailer
   private readonly most: number
   private readonly rooms = new Map<string, Room>()
 
   constructor(tailer: Tailer, most: number) {
     this.tailer = tailer
+    this.tags = new TagRooms(tailer)
     this.most = most
   }
 
@@ -54,6 +58,11 @@ export class Rooms {
       // Who guesses ids leaves no channels behind.
       this.letGo(job, room, exists ? LINGER_MS : 0)
     }
+  }
+
+  /** The job as it is now; one read serves all who ask for it at the same moment. Null when there is none. */
+  look(job: string): Promise<Snapshot | null> {
+    return this.rooms.get(job)?.look() ?? this.tailer.snapshot(job)
   }
 
   leave(job: string, member: Member): void {

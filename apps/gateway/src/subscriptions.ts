@@ -1,4 +1,4 @@
-// What one client watches: which jobs, read how many at a time, and how each subscription ends. It knows neither sockets nor
+// What one client watches: which jobs and tags, read how many at a time, and how each subscription ends. It knows neither sockets nor
 // Redis, so WebSocket connections and event streams over HTTP share it.
 import type { ClientMessage, ErrorCode, ServerMessage } from '@jobs/protocol'
 import { isStateError } from '@jobs/state'
@@ -6,6 +6,7 @@ import type { Grant } from './grant.ts'
 import { granted } from './limits.ts'
 import type { Member } from './room.ts'
 import { type Rooms, RoomsFullError } from './rooms.ts'
+import type { TagMember } from './tag-room.ts'
 import type { Told } from './told.ts'
 
 /** Milliseconds that a client is asked to wait while Redis is away. */
@@ -14,6 +15,14 @@ const RETRY_AFTER_MS = 1_000
 const READS_AT_ONCE = 8
 
 export type Subscribe = Extract<ClientMessage, { type: 'subscribe' }>
+type Unsubscribe = Extract<ClientMessage, { type: 'unsubscribe' }>
+
+/** What an answer is about. */
+interface About {
+  id?: string | undefined
+  job?: string | undefined
+  tag?: string | undefined
+}
 
 /** The client, as its subscriptions see it. */
 export interface Client {
@@ -22,6 +31,8 @@ export interface Client {
   /** Whether it takes what it asked for: no more is read for it meanwhile. */
   readonly hasRoom: boolean
   push(message: string | Told, asked?: boolean): void
+  /** It asked for a job that it may not watch. */
+  refused(job: string): void
   fault(error: unknown): void
 }
 
@@ -31,6 +42,8 @@ export class Subscriptions {
   private readonly watched = new Map<string, Member>()
   /** Watched jobs that have not been read yet. */
   private readonly unread = new Map<string, { member: Member; asked: Subscribe }>()
+  private readonly tags = new Map<string, TagMember>()
+  private readonly unreadTags = new Map<string, { member: TagMember; id: string | undefined }>()
   private reading = 0
 
   constructor(client: Client, rooms: Rooms) {
@@ -39,20 +52,18 @@ export class Subscriptions {
   }
 
   subscribe(asked: Subscribe): void {
-    for (const job of asked.jobs ?? [asked.job as string]) this.watch(job, asked)
+    if (asked.tag !== undefined) this.watchTag(asked.tag, asked.id)
+    else for (const job of asked.jobs ?? [asked.job as string]) this.watch(job, asked)
     this.readOn()
   }
 
   private watch(job: string, asked: Subscribe): void {
     const { detail = 'all', id } = asked
     if (this.watched.has(job)) {
-      this.error('already_subscribed', 'This connection watches that job already.', id, job)
+      this.error('already_subscribed', 'This connection watches that job already.', { id, job })
       return
     }
-    if (this.watched.size >= granted.subscriptions) {
-      this.error('limit_exceeded', `A connection watches at most ${granted.subscriptions} jobs.`, id, job)
-      return
-    }
+    if (this.isFull({ id, job })) return
     const member: Member = {
       detail,
       say: (message, direct) => this.client.push(message, direct),
@@ -64,8 +75,45 @@ export class Subscriptions {
     this.unread.set(job, { member, asked })
   }
 
-  /** Reads watched jobs while the client takes what it asked for. */
+  private watchTag(tag: string, id: string | undefined): void {
+    if (this.tags.has(tag)) {
+      this.error('already_subscribed', 'This connection watches that tag already.', { id, tag })
+      return
+    }
+    if (this.isFull({ id, tag })) return
+    const { client } = this
+    const member: TagMember = {
+      get hasRoom() {
+        return client.hasRoom
+      },
+      say: (message, asked) => client.push(message, asked),
+    }
+    this.tags.set(tag, member)
+    this.unreadTags.set(tag, { member, id })
+  }
+
+  private isFull(about: About): boolean {
+    if (this.watched.size + this.tags.size < granted.subscriptions) return false
+    this.error(
+      'limit_exceeded',
+      `A connection watches at most ${granted.subscriptions} jobs and tags.`,
+      about,
+    )
+    return true
+  }
+
+  /** Reads watched jobs and tags while the client takes what it asked for; tells what was held back meanwhile. */
   readOn(): void {
+    for (const [tag, member] of this.tags) this.rooms.tags.catchUp(tag, member)
+    for (const [tag, { member, id }] of this.unreadTags) {
+      if (this.reading >= READS_AT_ONCE || !this.client.hasRoom) return
+      this.unreadTags.delete(tag)
+      this.reading++
+      void this.joinTag(tag, member, id).finally(() => {
+        this.reading--
+        this.readOn()
+      })
+    }
     for (const [job, { member, asked }] of this.unread) {
       if (this.reading >= READS_AT_ONCE || !this.client.hasRoom) return
       this.unread.delete(job)
@@ -85,28 +133,55 @@ export class Subscriptions {
       return watches
     }
     try {
-      const exists = this.client.grant.mayWatchJob(job) && (await this.rooms.join(job, member, cursor, id))
+      // What is not for this client is not looked for: neither answer nor time tells whether it is there.
+      const allowed = this.client.grant.mayWatchJob(job)
+      if (!allowed) this.client.refused(job)
+      const exists = allowed && (await this.rooms.join(job, member, cursor, id))
       // The same words for a job that is unknown and one that is not for this client.
       if (!exists && leave())
-        this.error('not_found', 'There is no such job, or it is not for you to watch.', id, job)
+        this.error('not_found', 'There is no such job, or it is not for you to watch.', { id, job })
     } catch (error) {
-      const watches = leave()
-      if (error instanceof RoomsFullError) {
-        if (watches) this.error('limit_exceeded', error.message, id, job, true)
-        return
-      }
-      const known = isStateError(error)
-      if (!known) this.client.fault(error)
-      if (!watches) return
-      if (known) this.error('unavailable', 'Jobs cannot be read at the moment; try again.', id, job, true)
-      else this.error('internal', 'The gateway failed at this; try again.', id, job, true)
+      this.failed(error, leave(), { id, job })
     }
   }
 
-  unsubscribe(job: string, id: string | undefined): void {
+  private async joinTag(tag: string, member: TagMember, id: string | undefined): Promise<void> {
+    const leave = () => this.tags.get(tag) === member && this.tags.delete(tag)
+    if (!this.client.grant.mayWatchTag(tag)) {
+      if (leave()) this.error('not_found', 'This tag is not for you to watch.', { id, tag })
+      return
+    }
+    try {
+      await this.rooms.tags.join(tag, member, id)
+      // It was let go meanwhile.
+      if (this.tags.get(tag) !== member) this.rooms.tags.leave(tag, member)
+    } catch (error) {
+      this.failed(error, leave(), { id, tag })
+    }
+  }
+
+  /** @param watches whether the client has not left meanwhile */
+  private failed(error: unknown, watches: boolean, about: About): void {
+    if (error instanceof RoomsFullError) {
+      if (watches) this.error('limit_exceeded', error.message, about, true)
+      return
+    }
+    const known = isStateError(error)
+    if (!known) this.client.fault(error)
+    if (!watches) return
+    if (known) this.error('unavailable', 'Jobs cannot be read at the moment; try again.', about, true)
+    else this.error('internal', 'The gateway failed at this; try again.', about, true)
+  }
+
+  unsubscribe({ job, tag, id }: Unsubscribe): void {
+    if (tag !== undefined) this.unwatchTag(tag, id)
+    else this.unwatch(job as string, id)
+  }
+
+  private unwatch(job: string, id: string | undefined): void {
     const member = this.watched.get(job)
     if (!member) {
-      this.error('not_found', 'This connection does not watch that job.', id, job)
+      this.error('not_found', 'This connection does not watch that job.', { id, job })
       return
     }
     this.watched.delete(job)
@@ -115,19 +190,52 @@ export class Subscriptions {
     this.say({ type: 'unsubscribed', job, code: 'requested', ...echo(id) })
   }
 
+  private unwatchTag(tag: string, id: string | undefined): void {
+    const member = this.tags.get(tag)
+    if (!member) {
+      this.error('not_found', 'This connection does not watch that tag.', { id, tag })
+      return
+    }
+    this.tags.delete(tag)
+    this.unreadTags.delete(tag)
+    this.rooms.tags.leave(tag, member)
+    this.say({ type: 'unsubscribed', tag, code: 'requested', ...echo(id) })
+  }
+
+  /** The grant is another: what it does not cover ends, in the words that would end it if there were no such job. */
+  narrow(): void {
+    for (const [job, member] of this.watched) {
+      if (this.client.grant.mayWatchJob(job)) continue
+      this.watched.delete(job)
+      this.unread.delete(job)
+      this.rooms.leave(job, member)
+      this.say({ type: 'unsubscribed', job, code: 'not_found' })
+    }
+    for (const [tag, member] of this.tags) {
+      if (this.client.grant.mayWatchTag(tag)) continue
+      this.tags.delete(tag)
+      this.unreadTags.delete(tag)
+      this.rooms.tags.leave(tag, member)
+      this.say({ type: 'unsubscribed', tag, code: 'not_found' })
+    }
+  }
+
   /** The client is gone. */
   end(): void {
     this.unread.clear()
+    this.unreadTags.clear()
     for (const [job, member] of this.watched) this.rooms.leave(job, member)
+    for (const [tag, member] of this.tags) this.rooms.tags.leave(tag, member)
     this.watched.clear()
+    this.tags.clear()
   }
 
   private say(message: ServerMessage): void {
     this.client.push(JSON.stringify(message))
   }
 
-  private error(code: ErrorCode, message: string, id?: string, job?: string, retryable = false): void {
-    this.say(errorOf(code, message, { id, job, retryAfterMs: retryable ? RETRY_AFTER_MS : undefined }))
+  private error(code: ErrorCode, message: string, about: About, retryable = false): void {
+    this.say(errorOf(code, message, { ...about, retryAfterMs: retryable ? RETRY_AFTER_MS : undefined }))
   }
 }
 
@@ -137,11 +245,7 @@ export const echo = (id: string | undefined) => (id === undefined ? {} : { id })
 export const errorOf = (
   code: ErrorCode,
   message: string,
-  {
-    id,
-    job,
-    retryAfterMs,
-  }: { id?: string | undefined; job?: string | undefined; retryAfterMs?: number | undefined } = {},
+  { id, job, tag, retryAfterMs }: About & { retryAfterMs?: number | undefined } = {},
 ): ServerMessage => ({
   type: 'error',
   code,
@@ -149,5 +253,6 @@ export const errorOf = (
   retryable: retryAfterMs !== undefined,
   ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
   ...(job === undefined ? {} : { job }),
+  ...(tag === undefined ? {} : { tag }),
   ...echo(id),
 })

@@ -7,13 +7,17 @@ import {
   type LinkOptions,
   partitionOf,
   RedisLink,
-  readSince,
-  readSnapshot,
+  readLive,
+  readLiveSince,
+  readRevocations,
+  readTagCounts,
   Subscriber,
 } from '@jobs/state'
 import { lag } from './metrics.ts'
 import { ReadGate } from './read-gate.ts'
 import type { RoomSource } from './room.ts'
+import type { TagPart } from './tag-room.ts'
+import type { TagChannels } from './tag-rooms.ts'
 
 /** Rooms read at the same time after Redis came back. */
 const READS_AT_ONCE = 64
@@ -46,7 +50,7 @@ export interface TailerOptions extends LinkOptions {
   onProbeRefused: (error: unknown) => void
 }
 
-export class Tailer implements RoomSource {
+export class Tailer implements RoomSource, TagChannels {
   private readonly link: RedisLink
   private readonly gate = new ReadGate()
   private readonly subscriber: Subscriber
@@ -115,16 +119,35 @@ export class Tailer implements RoomSource {
   }
 
   snapshot(job: string) {
-    return this.gate.pass(() => readSnapshot(this.link, this.keys(job), job))
+    return this.gate.pass(() => readLive(this.link, this.keys(job), job))
   }
 
   since(job: string, cursor: string, count: number) {
-    return this.gate.pass(() => readSince(this.link, this.keys(job), job, cursor, count))
+    return this.gate.pass(() => readLiveSince(this.link, this.keys(job), job, cursor, count))
+  }
+
+  get partitions(): number {
+    return this.all.length
+  }
+
+  tagCounts(tag: string, partition: number) {
+    return this.gate.pass(() => readTagCounts(this.link, this.all[partition] as Keys, tag))
+  }
+
+  async watchTag(tag: string, parts: readonly TagPart[]): Promise<void> {
+    await Promise.all(parts.map((part, i) => this.listen((this.all[i] as Keys).tagStates(tag), part)))
+  }
+
+  unwatchTag(tag: string): void {
+    for (const keys of this.all) this.drop(keys.tagStates(tag))
+  }
+
+  watch(job: string, hearer: Hearer): Promise<void> {
+    return this.listen(this.keys(job).events(job), hearer)
   }
 
   /** Resolves once Redis has confirmed: what is read afterwards joins what is heard without a gap. */
-  watch(job: string, hearer: Hearer): Promise<void> {
-    const channel = this.keys(job).events(job)
+  private listen(channel: string, hearer: Hearer): Promise<void> {
     let known = this.watched.get(channel)
     if (known) {
       clearTimeout(known.lingering)
@@ -136,20 +159,41 @@ export class Tailer implements RoomSource {
     return known.subscribed
   }
 
+  /** What is revoked: heard from now on, and read now and whenever some of it may have been missed. */
+  async follow(revocations: Hearer): Promise<void> {
+    const channel = this.first.revoked
+    this.watched.set(channel, { hearer: revocations, subscribed: this.subscriber.subscribe(channel) })
+    await this.watched.get(channel)?.subscribed
+    await revocations.recovered()
+  }
+
+  readRevocations() {
+    return readRevocations(this.link, this.first)
+  }
+
+  private get first(): Keys {
+    return this.all[0] as Keys
+  }
+
   /** Lets go of a channel after a while, if `close` says then that nobody has come back. */
   unwatch(job: string, afterMs: number, close: () => boolean): void {
     const channel = this.keys(job).events(job)
     const known = this.watched.get(channel)
     if (!known) return
     const end = () => {
-      if (!close()) return
-      this.watched.delete(channel)
-      this.stale.delete(known.hearer)
-      this.subscriber.unsubscribe(channel)
+      if (close()) this.drop(channel)
     }
     clearTimeout(known.lingering)
     if (afterMs === 0) end()
     else known.lingering = setTimeout(end, afterMs)
+  }
+
+  private drop(channel: string): void {
+    const known = this.watched.get(channel)
+    if (!known) return
+    this.watched.delete(channel)
+    this.stale.delete(known.hearer)
+    this.subscriber.unsubscribe(channel)
   }
 
   async close(): Promise<void> {

@@ -3,6 +3,7 @@ import { Jobs } from '@jobs/state'
 import { openWatcher, startApp, startCluster, until } from '@jobs/testkit'
 import { expect, it } from 'vitest'
 import { anyJob, Follower } from './harness.ts'
+import { ended, runBatch, Tally } from './tally.ts'
 
 it('tells a room every event once, whatever node its job is on', async () => {
   const cluster = await startCluster()
@@ -46,6 +47,28 @@ it('tells a room every event once, whatever node its job is on', async () => {
     // Probes too go where the slots are now.
     const ready = async () => (await fetch(`http://127.0.0.1:${gateway.opsPort}/readyz`)).status
     await until(async () => (await ready()) === 200, { what: '/readyz green' })
+  } finally {
+    await gateway.kill('SIGKILL')
+    await jobs.close()
+    await cluster.stop()
+  }
+})
+
+it('counts the jobs of a tag exactly while a slot of theirs moves', async () => {
+  const cluster = await startCluster()
+  const jobs = new Jobs({ url: cluster.url, namespace: 'tags', partitions: 16, commandTimeoutMs: 1_000 })
+  const gateway = await startApp('apps/gateway/src/main.ts', {
+    ...{ REDIS_URL: cluster.url, JOBS_NAMESPACE: 'tags', JOBS_PARTITIONS: '16' },
+    ...{ GATEWAY_PORT: '0', GATEWAY_OPS_PORT: '0' },
+  })
+  try {
+    const tally = new Tally('batch')
+    tally.subscribe(await openWatcher(`ws://127.0.0.1:${gateway.port}/v1/ws`))
+    const batch = runBatch(jobs, 'batch', 40)
+    await until(() => tally.take() && tally.told.jobs > 10)
+    await cluster.moveSlotOf(jobs.transitions.keysFor('batch-1').prefix)
+    await batch
+    expect(ended(await tally.agrees(jobs))).toBe(40)
   } finally {
     await gateway.kill('SIGKILL')
     await jobs.close()

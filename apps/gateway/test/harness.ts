@@ -22,19 +22,22 @@ export interface Held {
 export const startHarness = async ({
   redisUrl,
   appendonly = false,
+  partitions = 1,
   env: settings = {},
 }: {
   redisUrl?: (redis: TestRedis) => Promise<string>
   appendonly?: boolean
+  partitions?: number
   /** Settings of the gateway. */
   env?: Record<string, string>
 } = {}) => {
   const redis = await startTestRedis({ appendonly })
   const namespace = `t${randomBytes(4).toString('hex')}`
-  const jobs = new Jobs({ url: redis.url, namespace })
+  const jobs = new Jobs({ url: redis.url, namespace, partitions })
   const env = {
     REDIS_URL: (await redisUrl?.(redis)) ?? redis.url,
     JOBS_NAMESPACE: namespace,
+    JOBS_PARTITIONS: String(partitions),
     GATEWAY_PORT: '0',
     GATEWAY_OPS_PORT: '0',
     LOG_LEVEL: 'info',
@@ -109,6 +112,12 @@ export class Follower {
     this.watcher = watcher
     this.read = 0
     watcher.send({ type: 'subscribe', job: this.job, ...(this.cursor ? { cursor: this.cursor } : {}) })
+  }
+
+  /** Reads the messages of another connection from their first. */
+  resume(): void {
+    this.read = 0
+    this.take()
   }
 
   /** Takes in what has come so far. */

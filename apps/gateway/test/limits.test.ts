@@ -138,7 +138,7 @@ it('lets in as many a second as it may; a flood of the others harms nobody', asy
   const beats = setInterval(() => watcher.send({ type: 'ping' }), 200)
   const began = performance.now()
   const answers: Answer[] = []
-  while (answers.length < 4_000)
+  while (answers.length < 1_200)
     answers.push(
       ...(await Promise.all(
         Array.from({ length: 200 }, (_, i) => dial(h.gateway.port, { from: `127.0.1.${i + 1}` })),
@@ -212,13 +212,13 @@ it('drops silent connections beyond half of its handshakes from one address, and
   await h.stop()
 })
 
-it('a storm of two thousand that come back reads each job, not once for each socket', async () => {
+it('a storm of a thousand that come back reads each job, not once for each socket', async () => {
   const h = await startHarness()
   const other = await h.anotherGateway()
   const ids = await Promise.all(Array.from({ length: 10 }, () => h.enqueue()))
   const watchAll = async (port: number) => {
     const watchers = await Promise.all(
-      Array.from({ length: 2_000 }, () => openWatcher(`ws://127.0.0.1:${port}/v1/ws`)),
+      Array.from({ length: 1_000 }, () => openWatcher(`ws://127.0.0.1:${port}/v1/ws`)),
     )
     for (const [i, watcher] of watchers.entries()) watcher.send({ type: 'subscribe', job: ids[i % 10] })
     await Promise.all(watchers.map((watcher) => watcher.next('live', 40_000)))
@@ -230,8 +230,8 @@ it('a storm of two thousand that come back reads each job, not once for each soc
   const after = await watchAll(h.gateway.port)
   const metrics = await h.metrics()
   const reads = metrics['jobs_gateway_reads_total{kind="snapshot"}'] ?? 0
-  expect(reads + (metrics.jobs_gateway_coalesced_total ?? 0)).toBe(2_000)
-  expect(reads).toBeLessThan(1_000)
+  expect(reads + (metrics.jobs_gateway_coalesced_total ?? 0)).toBe(1_000)
+  expect(reads).toBeLessThan(500)
   expect(metrics.jobs_gateway_rooms).toBe(10)
   for (const watcher of after) watcher.terminate()
   await h.stop()

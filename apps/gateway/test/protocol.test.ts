@@ -56,14 +56,6 @@ describe('a connection', () => {
     watcher.terminate()
   })
 
-  it('is told that tags come later', async () => {
-    const watcher = await h.watch()
-    watcher.send({ type: 'subscribe', tag: 't', id: 't1' })
-    const { message } = await watcher.next((m) => m.id === 't1')
-    expect(message).toContain('tag subscriptions are not offered by this gateway yet')
-    watcher.terminate()
-  })
-
   it('is told rate_limited beyond its burst, then closed with 4204', async () => {
     const watcher = await h.watch()
     for (let i = 0; i < 400; i++) watcher.send({ type: 'ping' })
@@ -350,7 +342,7 @@ it('closes by codes whose range says what to do', () => {
 })
 
 it.each([
-  ['tokens, which come later', { GATEWAY_AUTH: 'jwt' }, 'GATEWAY_AUTH'],
+  ['tokens, without an algorithm', { GATEWAY_AUTH: 'jwt' }, 'GATEWAY_JWT_ALGORITHM'],
   ['the world, without tokens', { GATEWAY_HOST: '0.0.0.0' }, 'GATEWAY_HOST'],
 ])('refuses to start for %s, with one clear error', async (_, env, named) => {
   const gateway = startProcess(process.execPath, fromSource('apps/gateway/src/main.ts'), {

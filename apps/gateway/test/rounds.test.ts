@@ -1,6 +1,7 @@
 // When sockets are written to: in slices, with a rest after what took long, and never more untaken bytes than may be.
 import { expect, it, vi } from 'vitest'
 import { Outbox } from '../src/outbox.ts'
+import type { Packet } from '../src/packet.ts'
 import { Rounds, type Sender } from '../src/rounds.ts'
 import type { Told } from '../src/told.ts'
 
@@ -22,11 +23,10 @@ const open = (rounds: Rounds, { stuck = false } = {}) => {
     readyState: 1 as const,
     OPEN: 1 as const,
     bufferedAmount: 0,
-    _socket: {
-      write: (frame: Buffer) => {
-        frames.push(frame)
-        if (stuck) socket.bufferedAmount += frame.length
-      },
+    put: ({ frame }: Packet) => {
+      frames.push(frame)
+      if (stuck) socket.bufferedAmount += frame.length
+      return frame.length
     },
   }
   const slow = vi.fn(() => outbox.stop())

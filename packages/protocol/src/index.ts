@@ -1,4 +1,5 @@
 // @jobs/protocol: the wire between the gateway and any client.
+export { TokenClaims } from './claims.ts'
 export { CLOSE, type Close, clientDoes } from './close.ts'
 export type { ErrorCode } from './errors.ts'
 export {

@@ -1,5 +1,14 @@
 // Every message of protocol v1, both ways. Clients ignore what they don't know; the server refuses it.
-import { Cursor, JobEventSchema, JobId, Snapshot, TERMINAL_STATES } from '@jobs/state/schema'
+import {
+  Cursor,
+  JobEventSchema,
+  JobId,
+  Label,
+  Snapshot,
+  STATES,
+  type State,
+  TERMINAL_STATES,
+} from '@jobs/state/schema'
 import { z } from 'zod'
 import { ERROR_CODES } from './errors.ts'
 
@@ -24,7 +33,14 @@ export const LIMITS_V1 = {
 } as const
 
 /** Milliseconds. */
-export const TIMES_V1 = { heartbeat: 25_000, pong: 10_000 } as const
+export const TIMES_V1 = {
+  heartbeat: 25_000,
+  pong: 10_000,
+  /** A client has this long to send its token. */
+  hello: 5_000,
+  /** A connection outlives its token by this long, for a `refresh` that comes late. */
+  grace: 25_000,
+} as const
 
 export const DETAILS = ['all', 'state', 'latest'] as const
 export type Detail = (typeof DETAILS)[number]
@@ -38,21 +54,28 @@ export const Subscribe = z
     type: z.literal('subscribe'),
     job: JobId.optional(),
     jobs: z.array(JobId).min(1).max(LIMITS_V1.jobsPerSubscribe).optional(),
+    tag: Label.optional(),
     cursor: Cursor.optional(),
     detail: z.enum(DETAILS).optional(),
     id,
   })
   .refine(
-    ({ job, jobs }) => (job === undefined) !== (jobs === undefined),
-    'name one `job`, or several as `jobs`',
+    ({ job, jobs, tag }) => [job, jobs, tag].filter((each) => each !== undefined).length === 1,
+    'name one `job`, several as `jobs`, or a `tag`',
   )
-  .refine(({ jobs, cursor }) => jobs === undefined || cursor === undefined, 'a cursor belongs to one `job`')
+  .refine(({ job, cursor }) => job !== undefined || cursor === undefined, 'a cursor belongs to one `job`')
+  .refine(({ tag, detail }) => tag === undefined || detail === undefined, 'a `tag` has no detail')
+
+/** Judged as a token, whatever it is: its faults are `unauthorized`. */
+const token = z.string()
 
 export const ClientMessage = z.discriminatedUnion('type', [
-  z.strictObject({ type: z.literal('hello'), token: z.string().max(8_192).optional() }),
+  z.strictObject({ type: z.literal('hello'), token: token.optional() }),
   Subscribe,
-  z.strictObject({ type: z.literal('unsubscribe'), job: JobId, id }),
-  z.strictObject({ type: z.literal('refresh'), token: z.string().max(8_192) }),
+  z
+    .strictObject({ type: z.literal('unsubscribe'), job: JobId.optional(), tag: Label.optional(), id })
+    .refine(({ job, tag }) => (job === undefined) !== (tag === undefined), 'name one `job`, or a `tag`'),
+  z.strictObject({ type: z.literal('refresh'), token }),
   z.strictObject({ type: z.literal('ping'), id }),
 ])
 export type ClientMessage = z.infer<typeof ClientMessage>
@@ -61,6 +84,7 @@ export const RESET_REASONS = ['trimmed', 'diverged', 'ahead', 'too_far', 'redis_
 export type ResetReason = (typeof RESET_REASONS)[number]
 
 const direct = { job: JobId, id }
+const ms = z.int().nonnegative()
 const { id: _, ...snapshot } = Snapshot.shape
 
 /** What a client may get; it ignores types and fields that are not here. */
@@ -71,8 +95,18 @@ export const ServerMessage = z.discriminatedUnion('type', [
     heartbeatMs: z.int(),
     limits: z.record(z.string(), z.int()),
     time: z.int(),
+    /** Milliseconds since 1970 at which the token ends. */
+    expiresAt: z.int().optional(),
   }),
-  z.object({ type: z.literal('snapshot'), ...snapshot, ...direct }),
+  z.object({
+    type: z.literal('snapshot'),
+    ...snapshot,
+    ...direct,
+    /** Of the running attempt, at the moment of the read; null when none runs. */
+    lease: z.object({ ageMs: ms, remainingMs: ms, lost: z.boolean() }).nullable(),
+    /** Milliseconds that the attempt may still take, by its progress; null where that tells nothing. */
+    etaMs: ms.nullable(),
+  }),
   z
     .object({
       type: z.literal('events'),
@@ -91,7 +125,31 @@ export const ServerMessage = z.discriminatedUnion('type', [
   z.object({ type: z.literal('live'), ...direct, cursor: Cursor }),
   z.object({ type: z.literal('reset'), ...direct, reason: z.enum(RESET_REASONS) }),
   z.object({ type: z.literal('complete'), ...direct, state: z.enum(TERMINAL_STATES), cursor: Cursor }),
-  z.object({ type: z.literal('unsubscribed'), ...direct, code: z.enum(['requested', 'not_found']) }),
+  z.object({
+    type: z.literal('counts'),
+    tag: Label,
+    counts: z.object(Object.fromEntries(STATES.map((state) => [state, ms])) as Record<State, typeof ms>),
+    at: ms,
+    /** `job` messages that were left out, since the client did not take them. */
+    folded: z.int().positive().optional(),
+    id,
+  }),
+  z.object({
+    type: z.literal('job'),
+    tag: Label,
+    job: JobId,
+    /** The state it was in before; null for a new job. */
+    from: z.enum(STATES).nullable(),
+    state: z.enum(STATES),
+    seq: z.int().positive(),
+  }),
+  z.object({
+    type: z.literal('unsubscribed'),
+    job: JobId.optional(),
+    tag: Label.optional(),
+    id,
+    code: z.enum(['requested', 'not_found']),
+  }),
   z.object({
     type: z.literal('error'),
     code: z.enum(ERROR_CODES),
@@ -99,8 +157,11 @@ export const ServerMessage = z.discriminatedUnion('type', [
     retryable: z.boolean(),
     retryAfterMs: z.int().optional(),
     job: JobId.optional(),
+    tag: Label.optional(),
     id,
   }),
+  /** The token has this long to live: `refresh` it. */
+  z.object({ type: z.literal('expiring'), inMs: z.int() }),
   z.object({ type: z.literal('draining'), spreadMs: z.int() }),
   /** Redis has been away for a while: what happens is told late, and nothing is lost. Then: all is told again. */
   z.object({ type: z.literal('redis'), available: z.boolean() }),

@@ -37,6 +37,15 @@ export class ConfigError extends Error {
   readonly code = 'INVALID_CONFIG'
 }
 
+/** Whether DEBUG has ioredis print what it sends: passwords and payloads. */
+const printsCommands = (debug = ''): boolean =>
+  debug.split(/[\s,]+/).some((pattern) => {
+    const fixed = pattern.split('*')[0] as string
+    return pattern.includes('*')
+      ? 'ioredis:'.startsWith(fixed) || fixed.startsWith('ioredis')
+      : fixed.startsWith('ioredis')
+  })
+
 /**
  * Reads the settings that `schema` names from the environment; an empty variable counts as unset.
  *
@@ -44,6 +53,10 @@ export class ConfigError extends Error {
  */
 export const loadConfig = <T extends z.ZodType>(schema: T, env: NodeJS.ProcessEnv): z.output<T> => {
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''))
+  if (given.NODE_ENV === 'production' && printsCommands(given.DEBUG))
+    throw new ConfigError(
+      'The configuration is wrong:\n  DEBUG: prints what is sent to Redis, passwords too; leave ioredis out in production',
+    )
   const parsed = schema.safeParse(given)
   if (parsed.success) return parsed.data
   // The values stay out of the message: a URL may hold a password.

@@ -35,6 +35,7 @@ if options ~= '' then
   put('options', options)
   if job.options.ttlMs then call('ZADD', DEADLINES, int(NOW + job.options.ttlMs), id) end
   for tag in gmatch(job.options.tags or '', '%S+') do call('ZADD', tag_key(tag), AT, id) end
+  tell_tags(job, '-', job.state)
 end
 if key ~= '' then call('SET', PREFIX .. 'key:' .. key, id .. ' ' .. digest, 'PX', keyMs) end
 -- Nobody can watch a job before it is there: nothing is published.

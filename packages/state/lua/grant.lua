@@ -79,5 +79,6 @@ local function start(job, createdAt, checkpoint, given, worker, nonce, leaseMs, 
   -- The progress was the last attempt's.
   if job.attempt ~= '1' then put('progress', '') end
   store(job)
+  tell_tags(job, 'QUEUED', 'PROCESSING')
   return granted(job, createdAt, checkpoint, given)
 end

@@ -199,6 +199,44 @@ local function enter(job, state, more)
   append(job, MOVE .. '>' .. state .. ' ' .. job.attempt .. more)
 end
 
+-- After every change of state, when the tag's other keys are what they are to be. Of each tag a sorted set holds the states
+-- of its jobs, one range of scores a state; in those of ended jobs the score goes on with the time the job expires, so that
+-- nobody has to count it out. The member `*` counts the changes, and every change is told on the channel of the set's
+-- name: `<count> <id> <from> <to> <seq>`, - for no state. An owner is no tag to watch.
+local function tell_tags(job, from, to)
+  if not job.options.tags or from == to then return end
+  local ranges = { SCHEDULED = 1e13, QUEUED = 2e13, PROCESSING = 3e13, COMPLETED = 4e13, FAILED = 5e13, CANCELLED = 6e13 }
+  local live, ended = ranges.SCHEDULED, ranges.COMPLETED
+  local range = ranges[to]
+  -- With a space before each: what begins with @ is none.
+  for tag in gmatch(' ' .. job.options.tags, ' ([^@ ]%S*)') do
+    local states = tag_key(tag) .. ':states'
+    if not range then
+      call('ZREM', states, job.id)
+    elseif range < ended then
+      call('ZADD', states, int(range), job.id)
+      -- Jobs that have not ended keep the set for ever.
+      if (ranges[from] or ended) >= ended then call('PERSIST', states) end
+    else
+      local retention = job.options.retentionMs or DEFAULTS.retentionMs
+      call('ZREMRANGEBYSCORE', states, int(range), int(range + NOW))
+      call('ZADD', states, int(range + NOW + retention), job.id)
+      if call('EXISTS', tag_key(tag)) == 0 then
+        -- What a release that knows no such sets has ended.
+        call('ZREMRANGEBYSCORE', states, int(live), '(' .. int(ended))
+        call('PEXPIRE', states, call('PTTL', tag_key(tag) .. ':ended'))
+      end
+    end
+    local version = call('ZINCRBY', states, 1, '*')
+    if version == '1' then
+      -- It goes on from no number that a set had which has expired.
+      version = AT
+      call('ZADD', states, version, '*')
+    end
+    call(PUBLISH, states, version .. ' ' .. job.id .. ' ' .. from .. ' ' .. to .. ' ' .. job.seq)
+  end
+end
+
 local function queue_of(job)
   local priority = job.options.priority
   return priority and job.name .. ':' .. priority or job.name
@@ -331,6 +369,7 @@ local function finish(job, state, more)
     call('ZADD', kept, int(NOW + retention), job.id)
     outlive(kept, retention)
   end
+  tell_tags(job, from, state)
 end
 
 -- To run at once (delayMs 0) or at a time to come.
@@ -342,6 +381,7 @@ local function wait(job, delayMs, more)
   if due then call('ZADD', SCHEDULED, due, job.id) end
   put('place', due or push(queue_of(job), job.id))
   store(job)
+  tell_tags(job, from, job.state)
 end
 
 -- Back to the queue from a worker; or, when a cancel was asked for meanwhile, to its end.

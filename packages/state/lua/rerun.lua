@@ -2,6 +2,7 @@
 local job, rejection = judge_steering(id, op)
 if not job then return rejection end
 unlist(job)
+local from = job.state
 enter(job, 'QUEUED', '')
 call('PERSIST', job.key)
 call('PERSIST', job.events)
@@ -15,4 +16,5 @@ unflag(job, 'x')
 unflag(job, 'e')
 put('place', push(queue_of(job), id))
 store(job)
+tell_tags(job, from, 'QUEUED')
 return ok(job)

@@ -36,6 +36,8 @@ export type StateErrorCode =
   | 'NOT_REPLICATED'
   /** The server can't tell whether the wanted level was reached; nothing was enqueued. */
   | 'ACK_UNSUPPORTED'
+  /** Too many revocations stand; nothing was revoked. */
+  | 'REVOCATIONS_FULL'
   | 'UNKNOWN_JOB'
   /** The stream no longer holds the events after that cursor; read the snapshot and go on from its cursor. */
   | 'EVENTS_TRIMMED'

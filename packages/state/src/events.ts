@@ -1,8 +1,9 @@
 // Reading a job's stream: from a cursor, with every way a position can be lost told apart; and following it live.
 import { StateError } from './errors.ts'
 import type { Keys } from './keys.ts'
+import { type Live, liveOf } from './live.ts'
 import { snapshotOf } from './record.ts'
-import type { RedisLink } from './redis.ts'
+import { type Command, msOfTime, type RedisLink } from './redis.ts'
 import type { JobEvent } from './schema/event.ts'
 import type { Snapshot } from './schema/job.ts'
 import { Cursor, seqOf } from './schema/limits.ts'
@@ -57,8 +58,8 @@ export const eventOfMessage = (message: string): StoredEvent | null => {
 /** Why a position can't be continued: trimmed away, from a history that was lost, or ahead of what there is. */
 export type Gap = 'trimmed' | 'diverged' | 'ahead'
 
-export interface Continuation {
-  snapshot: Snapshot
+export interface Continuation<S extends Snapshot = Snapshot> {
+  snapshot: S
   /** The events after the position, contiguous; empty when there is a gap. */
   events: StoredEvent[]
   /** Whether the stream holds more than were asked for. */
@@ -83,6 +84,30 @@ const judgePosition = (cursor: string, snapshot: Snapshot, entries: StoredEvent[
 const storedEvents = (reply: unknown): StoredEvent[] =>
   ((reply ?? []) as [string, string[]][]).map(([cursor, fields]) => expanded(cursor, fields[1] ?? ''))
 
+/** The position's own entry too, to see that it is still the same one. */
+const readsAfter = (keys: Keys, id: string, cursor: string, count: number): Command => [
+  'XRANGE',
+  keys.events(id),
+  `${Math.max(seqOf(cursor), 1)}-0`,
+  '+',
+  'COUNT',
+  count + 2,
+]
+
+const continued = <S extends Snapshot>(
+  snapshot: S | null,
+  entries: unknown,
+  cursor: string,
+  count: number,
+): Continuation<S> | null => {
+  if (!snapshot) return null
+  const stored = storedEvents(entries)
+  const gap = judgePosition(cursor, snapshot, stored)
+  if (gap) return { snapshot, events: [], more: false, gap }
+  const after = stored.filter((event) => event.seq > seqOf(cursor))
+  return { snapshot, events: after.slice(0, count), more: after.length > count, gap: null }
+}
+
 /**
  * The job and its events after `cursor` (at most `count`), read at one moment. Null when there is no such job.
  *
@@ -95,19 +120,9 @@ export const readSince = async (
   cursor: string,
   count: number,
 ): Promise<Continuation | null> => {
-  const seq = seqOf(cursor)
-  const [hash, entries] = await link.atomic([
-    ['HGETALL', keys.job(id)],
-    // The position's own entry too, to see that it is still the same one.
-    ['XRANGE', keys.events(id), `${Math.max(seq, 1)}-0`, '+', 'COUNT', count + 2],
-  ])
-  const snapshot = snapshotOf(id, hash)
-  if (!snapshot) return null
-  const stored = storedEvents(entries)
-  const gap = judgePosition(cursor, snapshot, stored)
-  if (gap) return { snapshot, events: [], more: false, gap }
-  const after = stored.filter((event) => event.seq > seq)
-  return { snapshot, events: after.slice(0, count), more: after.length > count, gap: null }
+  const reads: Command[] = [['HGETALL', keys.job(id)], readsAfter(keys, id, cursor, count)]
+  const [hash, entries] = await link.atomic(reads)
+  return continued(snapshotOf(id, hash), entries, cursor, count)
 }
 
 /** Every state change of the job since its start, however long ago: these are never trimmed. Empty: no such job. */
@@ -125,6 +140,31 @@ export const stateChanges = async (link: RedisLink, keys: Keys, id: string): Pro
 /** The job as it is now, or null. */
 export const readSnapshot = async (link: RedisLink, keys: Keys, id: string): Promise<Snapshot | null> =>
   snapshotOf(id, await link.call('HGETALL', keys.job(id)))
+
+const liveReads = (keys: Keys, id: string): Command[] => [
+  ['HGETALL', keys.job(id)],
+  ['PEXPIRETIME', keys.heartbeat(id)],
+  ['TIME'],
+]
+
+/** The same, with its worker's lease as it is at this moment. */
+export const readLive = async (link: RedisLink, keys: Keys, id: string): Promise<Live | null> => {
+  const [hash, heartbeat, time] = await link.atomic(liveReads(keys, id))
+  return liveOf(id, hash, Number(heartbeat), msOfTime(time))
+}
+
+/** As `readSince`, with its worker's lease. */
+export const readLiveSince = async (
+  link: RedisLink,
+  keys: Keys,
+  id: string,
+  cursor: string,
+  count: number,
+): Promise<Continuation<Live> | null> => {
+  const reads = [...liveReads(keys, id), readsAfter(keys, id, cursor, count)]
+  const [hash, heartbeat, time, entries] = await link.atomic(reads)
+  return continued(liveOf(id, hash, Number(heartbeat), msOfTime(time)), entries, cursor, count)
+}
 
 /** Wakes whoever waits for news of one job. */
 export interface Wakeups {

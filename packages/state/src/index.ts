@@ -11,6 +11,8 @@ export {
   type Continuation,
   eventOfMessage,
   type Gap,
+  readLive,
+  readLiveSince,
   readSince,
   readSnapshot,
   type StoredEvent,
@@ -23,10 +25,12 @@ export { type ConnectOptions, connectJobs, Jobs } from './jobs.ts'
 export { type Keys, keysOf, partitionOf } from './keys.ts'
 export { checkLayout } from './layout.ts'
 export type { ListOptions, Page } from './listing.ts'
+export type { Lease, Live } from './live.ts'
 export type { WorkerAbout } from './presence.ts'
 export type { QueueStats } from './queues.ts'
 export { reaperOf, type SweepReport } from './recovery.ts'
 export { RedisLink } from './redis.ts'
+export { type Revocation, type Revoked, readRevocations, revocationOfMessage } from './revocation.ts'
 export { checkRights } from './rights.ts'
 export * from './schema/index.ts'
 export {
@@ -38,6 +42,16 @@ export {
 } from './server-check.ts'
 export type { SnapshotOf } from './snapshot-of.ts'
 export { type Listener, type Probe, Subscriber } from './subscriber.ts'
+export {
+  countChange,
+  noCounts,
+  readTagCounts,
+  type StateCounts,
+  type TagChange,
+  type TagCounts,
+  tagChangeOf,
+} from './tags.ts'
+export type { Token, TokenFor, TokenOptions } from './tokens.ts'
 export type {
   Attempt,
   Claimant,

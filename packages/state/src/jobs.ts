@@ -16,12 +16,15 @@ import { News } from './news.ts'
 import { presentWorkers, type WorkerAbout } from './presence.ts'
 import { type QueueStats, queueStats } from './queues.ts'
 import { RedisLink } from './redis.ts'
+import { nameOfRevoked, type Revoked } from './revocation.ts'
 import type { JobEvent } from './schema/event.ts'
 import type { Snapshot } from './schema/job.ts'
-import { JobName } from './schema/limits.ts'
+import { JobName, LIMITS } from './schema/limits.ts'
 import { isTerminal, type State } from './schema/machine.ts'
 import { checkServer, type Finding } from './server-check.ts'
 import { type As, fitted, type SnapshotOf, snapshotAs } from './snapshot-of.ts'
+import { countTag } from './tags.ts'
+import { Minter, type Token, type TokenFor, type TokenOptions } from './tokens.ts'
 import { type Outcome, type Rejection, type Transitions, transitionsOf } from './transitions.ts'
 
 export interface ConnectOptions extends LinkOptions {
@@ -35,6 +38,8 @@ export interface ConnectOptions extends LinkOptions {
    * with fewer one may, which promotes another replica than those that confirmed.
    */
   ackReplicas?: number
+  /** Signs tokens for watchers: `token`, and `enqueue` with `token`. Only backends that hand out tokens need it. */
+  tokens?: TokenOptions | undefined
   /** Connects to a Redis that may lose jobs, too: one that evicts keys, a replica, one too old. */
   allowUnsafeRedis?: boolean | undefined
   /** Told at the start of each thing that speaks against the server; default: a warning of the process. */
@@ -83,6 +88,7 @@ export class Jobs {
   readonly options: ConnectOptions
   private readonly intake: Intake
   private readonly news: News
+  private readonly minter: Minter | undefined
 
   constructor(options: ConnectOptions) {
     this.options = options
@@ -92,10 +98,12 @@ export class Jobs {
     this.transitions = transitionsOf(this.link, this.namespace, this.partitions)
     this.intake = new Intake(this.link, this.transitions, options)
     this.news = new News(options)
+    this.minter = options.tokens && new Minter(options.tokens, options.namespace)
   }
 
   /**
    * Creates a job. With an `id` or a `key`, doing it again is harmless: the same job comes back as a duplicate.
+   * With `token` the answer has one that lets watch this job; its subject is the job's owner unless another is named.
    *
    * @throws StateError INVALID_PAYLOAD, TOO_LARGE, INVALID_JOB_ID, INVALID_OPTIONS, ID_CONFLICT, KEY_CONFLICT,
    * NOT_REPLICATED (the job is there), ACK_UNSUPPORTED, RIGHTS_MISSING, REDIS_…
@@ -103,9 +111,50 @@ export class Jobs {
   enqueue<P, I = P>(
     job: JobDefinition<P, unknown, unknown, I>,
     payload: I,
+    options: EnqueueOptions & { token: true | Omit<TokenFor, 'jobs'> },
+  ): Promise<Enqueued & Token>
+  enqueue<P, I = P>(
+    job: JobDefinition<P, unknown, unknown, I>,
+    payload: I,
     options?: EnqueueOptions,
+  ): Promise<Enqueued>
+  async enqueue<P, I = P>(
+    job: JobDefinition<P, unknown, unknown, I>,
+    payload: I,
+    options?: EnqueueOptions & { token?: true | Omit<TokenFor, 'jobs'> },
   ): Promise<Enqueued> {
-    return this.intake.one(job, payload, options)
+    if (options?.token === undefined) return this.intake.one(job, payload, options)
+    const { token, ...rest } = options
+    const { minting } = this
+    const owner = rest.owner === undefined ? {} : { subject: rest.owner }
+    // Before there is a job. Which job it is, a key may decide.
+    const asked = minting.check({ ...owner, ...(token === true ? {} : token), jobs: '*' })
+    const enqueued = await this.intake.one(job, payload, rest)
+    return { ...enqueued, ...(await minting.sign({ ...asked, jobs: [enqueued.id] })) }
+  }
+
+  /**
+   * A token for a browser, or whoever else watches: it lets watch these jobs and tags through a gateway with
+   * GATEWAY_AUTH=jwt.
+   *
+   * @throws StateError INVALID_OPTIONS (also where connectJobs was given no `tokens`), TOO_LARGE
+   */
+  async token(asked: TokenFor): Promise<Token> {
+    return this.minting.sign(this.minting.check(asked))
+  }
+
+  /**
+   * Has every gateway refuse a token, or all that a subject was given up to now, and close the connections that use them.
+   * Tokens made afterwards are accepted. Revoking twice is fine.
+   *
+   * @throws StateError INVALID_OPTIONS, REVOCATIONS_FULL
+   */
+  async revoke(revoked: Revoked): Promise<void> {
+    if (await this.transitions.revoke(nameOfRevoked(revoked), Date.now())) return
+    throw new StateError(
+      'REVOCATIONS_FULL',
+      `${LIMITS.revocations} revocations stand already: sign with another key, then no older token is accepted.`,
+    )
   }
 
   /**
@@ -172,8 +221,15 @@ export class Jobs {
     return listJobs(this.link, this.transitions.keys, options)
   }
 
-  counts(): Promise<Record<State, number>> {
-    return countJobs(this.link, this.transitions.keys)
+  /**
+   * How many jobs are in each state; with `tag`, of those that carry it. Ended jobs count until their retention has
+   * passed.
+   *
+   * @throws StateError INVALID_OPTIONS
+   */
+  async counts({ tag }: { tag?: string } = {}): Promise<Record<State, number>> {
+    const { keys } = this.transitions
+    return tag === undefined ? countJobs(this.link, keys) : countTag(this.link, keys, tag)
   }
 
   /** What waits and runs of each job name and priority, and since when the oldest has been waiting. */
@@ -316,6 +372,11 @@ export class Jobs {
     this.news.close()
     await this.intake.close()
     await this.link.close()
+  }
+
+  private get minting(): Minter {
+    if (this.minter) return this.minter
+    throw new StateError('INVALID_OPTIONS', 'To make tokens, give connectJobs the option `tokens`.')
   }
 
   private keys(id: string): Keys {

@@ -52,6 +52,8 @@ export const keysOf = (namespace: string, partition: number) => {
     tag: (tag: string) => `${prefix}tag:${tag}`,
     /** ZSET: the same for ended jobs, by the time they expire. */
     tagEnded: (tag: string) => `${prefix}tag:${tag}:ended`,
+    /** ZSET: the states of all of them, for counting; also the channel that changes are published on. */
+    tagStates: (tag: string) => `${prefix}tag:${tag}:states`,
     /** STRING PX: the job of an idempotency key, by the key's digest. */
     key: (digest: string) => `${prefix}key:${digest}`,
     /** LIST PX: times of the last starts of a job name. */
@@ -66,6 +68,8 @@ export const keysOf = (namespace: string, partition: number) => {
     workers: `${prefix}workers`,
     /** HASH: when the last sweep ran, and until when its amnesty lasts. */
     sweep: `${prefix}sweep`,
+    /** ZSET: what was revoked, by the moment; also the channel it is told on. Partition 0 only. */
+    revoked: `${prefix}revoked`,
     /** HASH, partition 0 only: the number of partitions, fixed for the namespace. */
     layout: `${prefix}layout`,
   }

@@ -20,6 +20,7 @@ export interface Now {
   attempt: number
   fence: string
   cancelRequested: boolean
+  checkpointKept: boolean
   failures: number
   crashes: number
 }
@@ -34,6 +35,7 @@ export const nowOf = (text: string | undefined): Now | null => {
     attempt: Number.parseInt(fence, 10),
     fence,
     cancelRequested: flags?.includes('x') ?? false,
+    checkpointKept: flags?.includes('k') ?? false,
     failures: Number(failures),
     crashes: Number(crashes),
   }

@@ -140,7 +140,8 @@ export class RedisLink {
     for (let tries = 0; tries < STEADY_TRIES; tries++) {
       const replies = unwrap(await client.pipeline([...commands, ...commands].map(named)).exec())
       const once = replies.slice(0, commands.length)
-      if (isDeepStrictEqual(once, replies.slice(commands.length))) return once
+      const again = replies.slice(commands.length)
+      if (commands.every(([name], i) => name === 'TIME' || isDeepStrictEqual(once[i], again[i]))) return once
     }
     throw new StateError(
       'REDIS_OUT_OF_MEMORY',
@@ -205,8 +206,12 @@ export class RedisLink {
 }
 
 /** The clock, in milliseconds, of the server that has the key. */
-export const redisTime = async (link: RedisLink, key: string): Promise<number> => {
-  const [seconds, micros] = (await link.callAt(key, 'TIME')) as [string, string]
+export const redisTime = async (link: RedisLink, key: string): Promise<number> =>
+  msOfTime(await link.callAt(key, 'TIME'))
+
+/** Of the reply to TIME. */
+export const msOfTime = (reply: Reply): number => {
+  const [seconds, micros] = reply as [string, string]
   return Number(seconds) * 1_000 + Math.floor(Number(micros) / 1_000)
 }
 

@@ -259,6 +259,10 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
     pause: (name: string) => Promise.all(appliers.map((applier) => applier.send('pause', name))),
     resume: (name: string) => Promise.all(appliers.map((applier) => applier.send('resume', name))),
 
+    /** False: too many stand already. `at` is the issuer's milliseconds. Kept in partition 0. */
+    revoke: async (what: string, at: number): Promise<boolean> =>
+      (await (appliers[0] as Applier).send('revoke', what, String(at)))[0] === 'ok',
+
     /** `about` is JSON text. Worker processes are told of in partition 0. */
     present: (worker: string, ttlMs: number, about: string) =>
       (appliers[0] as Applier).send('present', worker, String(ttlMs), about),

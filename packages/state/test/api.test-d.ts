@@ -9,6 +9,8 @@ import {
   type Snapshot,
   type SnapshotOf,
   type State,
+  type Token,
+  type TokenOptions,
   Worker,
 } from '@jobs/state'
 import { startTestJobs } from '@jobs/state/testing'
@@ -42,6 +44,33 @@ export const enqueueing = async (jobs: Jobs): Promise<void> => {
   await jobs.enqueue(resize, { file: 'a' }, { delay: 7 })
   // @ts-expect-error one of the batch is wrong
   await jobs.enqueueMany(resize, [{ payload: { file: 'a' } }, { payload: {} }])
+}
+
+export const tokens = async (jobs: Jobs): Promise<void> => {
+  const { id, token, expiresAt } = await jobs.enqueue(resize, { file: 'a.png' }, { token: true })
+  expectTypeOf(id).toEqualTypeOf<string>()
+  expectTypeOf(token).toEqualTypeOf<string>()
+  expectTypeOf(expiresAt).toEqualTypeOf<number>()
+  const untold = await jobs.enqueue(resize, { file: 'a.png' }, { owner: 'ann' })
+  // @ts-expect-error it was not asked for
+  expectTypeOf(untold.token).toBeString()
+  // @ts-expect-error which job it is for is known
+  await jobs.enqueue(resize, { file: 'a' }, { token: { jobs: '*' } })
+  // @ts-expect-error a batch has one token: jobs.token
+  await jobs.enqueueMany(resize, [{ payload: { file: 'a' }, options: { token: true } }])
+  expectTypeOf(await jobs.token({ jobs: [id], tags: ['red'], lifeMs: 60_000 })).toEqualTypeOf<Token>()
+  // @ts-expect-error ids, or `*`
+  await jobs.token({ jobs: id })
+  await jobs.revoke({ jti: 'a' })
+  // @ts-expect-error of one or of a subject
+  await jobs.revoke({ id: 'a' })
+  const options: TokenOptions[] = [
+    { algorithm: 'HS256', secret: 'a secret of at least 32 characters' },
+    { algorithm: 'EdDSA', privateKey: 'PEM', keyId: '1' },
+    // @ts-expect-error HS256 has a secret
+    { algorithm: 'HS256', privateKey: 'PEM' },
+  ]
+  expectTypeOf(options).toBeArray()
 }
 
 export const working = (jobs: Jobs): void => {

@@ -7,8 +7,9 @@ import {
   type Jobs,
   type Probe,
   type RedisLink,
-  readSince,
-  readSnapshot,
+  readLive,
+  readLiveSince,
+  readRevocations,
   Subscriber,
   Worker,
   type WorkerAbout,
@@ -117,6 +118,7 @@ const workADay = async ({ producer, worker }: Processes): Promise<string[]> => {
   await producer.wait('mine')
   await producer.payload(sent)
   await producer.attempts(sent)
+  await producer.counts({ tag: 'red' })
   await running.stop()
   return [sent, 'mine']
 }
@@ -240,6 +242,7 @@ const operate = async ({ ops }: Processes, [sent = '']: string[]): Promise<void>
   await ops.list({ tag: 'red' })
   await ops.list({ owner: 'ann' })
   await ops.counts()
+  await ops.counts({ tag: 'red' })
   await ops.queues()
   await ops.workers()
   await ops.attempts(sent)
@@ -266,11 +269,12 @@ const operate = async ({ ops }: Processes, [sent = '']: string[]): Promise<void>
   await ops.pause('nobody')
 }
 
-/** A gateway follows one job: first the channel, then the stream. */
-const watch = async (hand: Hands, { gateway }: Processes, processing: Grant): Promise<void> => {
+/** A gateway hears what is revoked, and follows one job: first the channel, then what is stored. */
+const watch = async (hand: Hands, { gateway, ops }: Processes, processing: Grant): Promise<void> => {
   const { id } = processing
   const keys = hand.keysFor(id)
-  await readSnapshot(gateway.link, keys, id)
+  const first = hand.keys[0] as typeof keys
+  await readLive(gateway.link, keys, id)
   const heard: string[] = []
   const { link } = gateway
   const probed: unknown[] = []
@@ -288,12 +292,17 @@ const watch = async (hand: Hands, { gateway }: Processes, processing: Grant): Pr
   }
   const subscriber = new Subscriber(gateway.options, hears, probe)
   await subscriber.subscribe(keys.events(id))
+  await subscriber.subscribe(first.revoked)
   await until(() => subscriber.alive)
-  await readSince(gateway.link, keys, id, '0-0', 100)
+  await ops.revoke({ subject: 'ann' })
+  await readRevocations(gateway.link, first)
+  await readLiveSince(gateway.link, keys, id, '0-0', 100)
   await hand.progress(processing, 1, '1')
-  await until(() => heard.length > 0, { what: 'the event on the channel' })
+  await until(() => heard.length === 2, { what: 'the revocation and the event on their channels' })
   await until(() => probed.length > 0, { what: 'a probe' })
   if (probed[0] instanceof Error) throw probed[0]
+  await subscriber.subscribe(keys.tagStates('red'))
+  await gateway.counts({ tag: 'red' })
   subscriber.unsubscribe(keys.events(id))
   subscriber.close()
 }

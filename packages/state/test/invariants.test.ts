@@ -213,6 +213,16 @@ const damages: [what: string, damage: (made: Made) => Promise<unknown>, says: Re
     /undefined in the list of the tag a/,
   ],
   [
+    'a tag that counts its job in another state',
+    ({ labelled: id }) => redis.zadd(keys.tagStates('a'), 3e13, id),
+    /30000000000000 among the states of the tag a/,
+  ],
+  [
+    'counts of live jobs that will be gone',
+    () => redis.pexpire(keys.tagStates('a'), 60_000),
+    /tag:a:states goes in/,
+  ],
+  [
     'an ended job that is in no list',
     async ({ failed: id }) => redis.xdel(keys.endedAs('FAILED:86400000'), await place(id)),
     /FAILED with the entries \[\] in ended:FAILED/,

@@ -16,6 +16,7 @@ import {
 } from '@jobs/state'
 import { type Now, nowOf, snapshotOf } from '../src/record.ts'
 import { DEFAULTS } from '../src/schema/limits.ts'
+import { TAG_RANGE, TAG_VERSION } from '../src/tags.ts'
 import { type Dump, dumpOf, type Entries } from './dump.ts'
 
 export interface Expected {
@@ -215,6 +216,11 @@ const placeViolations = (dump: Dump, { id, now, options, queue, snapshot, hash }
       wrong.push(`${state}, and ${live} in the list of the tag ${tag}`)
     if ((over !== undefined) !== isTerminal(state))
       wrong.push(`${state}, and ${over} in the list of ended jobs of the tag ${tag}`)
+    if (tag.startsWith('@')) continue
+    const score = dump.sets.get(dump.keys.tagStates(tag))?.get(id) ?? 0
+    const counted = STATES[Math.floor(score / TAG_RANGE) - 1]
+    if (counted !== state || score % TAG_RANGE !== (over ?? 0))
+      wrong.push(`${state}, and ${score} among the states of the tag ${tag}`)
   }
   const rerun = (dump.streams.get(id) ?? []).some(([, event]) => event.startsWith('rerun>'))
   const deadline = dump.sets.get(dump.keys.deadlines)?.has(id) ?? false
@@ -240,6 +246,9 @@ const lifetimeViolations = (dump: Dump, { id, now, options }: Stored): string[] 
   })
 }
 
+/** From here on the states of a tag's jobs are ended ones; no other score is as high. */
+const ENDED_SCORE = (STATES.findIndex(isTerminal) + 1) * TAG_RANGE
+
 /** What stands in a list and belongs to no job, or to one that has gone. */
 const strays = (dump: Dump): string[] => {
   const wrong: string[] = []
@@ -260,9 +269,12 @@ const strays = (dump: Dump): string[] => {
       if (!there.has(entry)) wrong.push(`${entry} is pending for ${worker} in ${queue} and not in the stream`)
   }
   for (const [key, members] of dump.sets) {
+    members.delete(TAG_VERSION)
     const lasting = key === keys.scheduled || key === keys.deadlines || (dump.ttl.get(key) ?? 0) < 0
     if (lasting)
-      for (const id of members.keys()) if (!is(id)) wrong.push(`${id}: a member of ${key} and no job`)
+      // What has expired stays among the states until the next job ends likewise.
+      for (const [id, score] of members)
+        if (!is(id) && score < ENDED_SCORE) wrong.push(`${id}: a member of ${key} and no job`)
   }
   return wrong
 }
@@ -282,10 +294,14 @@ const lifetimes = (dump: Dump): string[] => {
     key.startsWith(keys.job('')) ||
     key.startsWith(keys.events('')) ||
     // Live jobs only: each member was found to be one.
-    (key.startsWith(keys.tag('')) && !key.endsWith(':ended'))
-  return [...dump.ttl].flatMap(([key, ttl]) =>
-    ttl === -1 && !mayStay(key) ? [`the key ${key} has no time to live`] : [],
-  )
+    (key.startsWith(keys.tag('')) && !key.endsWith(':ended') && !key.endsWith(':states')) ||
+    (key.endsWith(':states') && dump.sets.has(key.slice(0, -':states'.length)))
+  return [...dump.ttl].flatMap(([key, ttl]) => {
+    if (ttl === -1) return mayStay(key) ? [] : [`the key ${key} has no time to live`]
+    return key.endsWith(':states') && mayStay(key)
+      ? [`${key} goes in ${ttl} ms, and some have not ended`]
+      : []
+  })
 }
 
 /** Counters, queues and listings against the hashes. */
@@ -341,6 +357,17 @@ const apiViolations = async (jobs: Jobs, dumps: Dump[], known: Map<string, Snaps
       `list of ${state}`,
       await listed({ state }),
       those((job) => job.state === state),
+    )
+  for (const tag of new Set(all.flatMap(({ tags }) => tags)))
+    differ(
+      `counts of the tag ${tag}`,
+      await jobs.counts({ tag }),
+      Object.fromEntries(
+        STATES.map((state) => [
+          state,
+          all.filter((job) => job.state === state && job.tags.includes(tag)).length,
+        ]),
+      ),
     )
   for (const tag of new Set(all.flatMap(({ tags }) => tags)))
     differ(

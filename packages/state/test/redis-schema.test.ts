@@ -58,6 +58,8 @@ it.each(rows)('has $key as a $type that lives $lives', async ({ pattern, type, l
     if (lives === 'with its job') {
       const job = await as.ops.get(key.slice(key.lastIndexOf(':') + 1))
       expect(forEver).toBe(job !== null && !isTerminal(job.state))
+    } else if (lives === 'with its jobs') {
+      expect(forEver).toBe(keys.includes(key.replace(/:states$/, '')))
     } else {
       expect(lives).toMatch(/^(for ever$|at most )/)
       expect(forEver).toBe(lives === 'for ever')

@@ -15,8 +15,12 @@ export interface Watcher {
   terminate(): void
 }
 
-export const openWatcher = async (url: string, protocols: string[] = ['jobs.v1.json']): Promise<Watcher> => {
-  const socket = new WebSocket(url, protocols, { perMessageDeflate: false })
+export const openWatcher = async (
+  url: string,
+  protocols: string[] = ['jobs.v1.json'],
+  headers: Record<string, string> = {},
+): Promise<Watcher> => {
+  const socket = new WebSocket(url, protocols, { perMessageDeflate: false, headers })
   const messages: Message[] = []
   let taken = 0
   let wake: () => void = () => undefined

@@ -16,3 +16,10 @@ export {
   TERMINAL_STATES,
   type TerminalState,
 } from './machine.ts'
+export {
+  TOKEN_ALGORITHMS,
+  TOKEN_AUDIENCE,
+  TOKEN_CHARS,
+  TOKEN_SECRET_BYTES,
+  type TokenAlgorithm,
+} from './token.ts'

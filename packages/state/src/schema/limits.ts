@@ -18,6 +18,10 @@ export const LIMITS = {
   /** Jobs, and bytes of their payloads, of one batch. */
   batchJobs: 1_000,
   batchBytes: 16_777_216,
+  /** Milliseconds that any token lives at most, and that a revocation is kept therefore: one day. */
+  tokenLifeMs: 86_400_000,
+  /** Revocations kept; more of them in a day are a case for another key. */
+  revocations: 100_000,
 } as const
 
 /** What is not written into a job's hash when it is this. */

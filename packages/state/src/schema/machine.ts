@@ -225,6 +225,11 @@ export const CALLS = {
   absent: { allowOom: true, takes: ['worker'], says: 'Says that a worker process has gone.' },
   pause: { allowOom: true, takes: ['name'], says: 'Stops claims of a job name, or of every name.' },
   resume: { allowOom: true, takes: ['name'], says: 'Ends a pause.' },
+  revoke: {
+    allowOom: true,
+    takes: ['what', 'at'],
+    says: 'Has gateways refuse a token, or all that a subject was given so far.',
+  },
 } as const satisfies Record<string, Pick<Move, 'allowOom' | 'says'> & { takes: readonly string[] }>
 export type CallName = keyof typeof CALLS
 

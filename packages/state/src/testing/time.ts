@@ -84,6 +84,12 @@ local function scores(key, kept)
   end
 end
 
+-- Of the jobs with a tag the states stand in ranges of scores, and from the fourth on expiries go on from there.
+local function states(key)
+  local flat = call('ZRANGEBYSCORE', key, '4e13', '+inf', 'WITHSCORES')
+  for i = 1, #flat, 2 do call('ZADD', key, int(flat[i + 1] - ms), flat[i]) end
+end
+
 local function earlier(entry)
   local at, n = match(entry, '^(%d+)%-(%d+)$')
   return int(at - ms) .. '-' .. n
@@ -137,6 +143,7 @@ for i = 4 + count, #ARGV do
   end
   if not kept and age(key) then
     if kind == 'job' then job(key, of)
+    elseif kind == 'tag' and match(of, ':states$') then states(key)
     elseif kind == 'scheduled' or kind == 'deadlines' or kind == 'tag' then scores(key)
     elseif kind == 'ended' and of == '' then scores(key)
     elseif kind == 'ended' then entries(key)

@@ -1,0 +1,123 @@
+// One job as server-sent events: the messages of a WebSocket, from the same room and through the same outbox. What goes out
+// at once is one event, whose id is the cursor it leads to; so a reader that comes back with it misses nothing and sees
+// nothing twice.
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Close, ServerMessage } from '@jobs/protocol'
+import { Outbox } from './outbox.ts'
+import type { Packet } from './packet.ts'
+import type { Member } from './room.ts'
+import type { Rooms } from './rooms.ts'
+
+/** Milliseconds after which a reader comes back. */
+const RETRY_MS = 2_000
+
+export const EVENT_STREAM = {
+  'content-type': 'text/event-stream; charset=utf-8',
+  'cache-control': 'no-store',
+  // nginx holds answers back otherwise.
+  'x-accel-buffering': 'no',
+}
+
+interface EventStreamOptions {
+  /** Beside those of every stream; sent with the first message, since until then it may be refused. */
+  headers: Record<string, string>
+  /** The reader gave a position. */
+  resumed: boolean
+  heartbeatMs: number
+}
+
+export class EventStream {
+  private readonly response: ServerResponse
+  private readonly options: EventStreamOptions
+  private readonly outbox: Outbox
+  private heartbeat: NodeJS.Timeout | undefined
+
+  constructor(response: ServerResponse, options: EventStreamOptions) {
+    this.response = response
+    this.options = options
+    const socket = {
+      OPEN: 1,
+      get readyState() {
+        return response.writableEnded || response.destroyed ? 3 : 1
+      },
+      get bufferedAmount() {
+        return response.writableLength
+      },
+      put: ({ text }: Packet) => {
+        const event = eventOf(text)
+        response.write(event)
+        return Buffer.byteLength(event)
+      },
+    }
+    // Its reader does not take what it asked for; it resumes from the last event that it got.
+    this.outbox = new Outbox(
+      socket,
+      () => response.destroy(),
+      () => undefined,
+    )
+    response.on('close', () => {
+      clearInterval(this.heartbeat)
+      this.outbox.stop()
+    })
+  }
+
+  /** Answers false, with nothing sent, when there is no such job. Throws when it can't be read. */
+  async follow(rooms: Rooms, job: string, cursor: string | undefined): Promise<boolean> {
+    const member: Member = {
+      detail: 'all',
+      say: (message, asked) => {
+        const first = !this.response.headersSent
+        // It has been told all of it, the end too: a reader comes back after every end, and this keeps it from it.
+        if (first && this.options.resumed && typeof message === 'string' && isComplete(message)) {
+          this.response.writeHead(204, this.options.headers).end()
+          return
+        }
+        if (first) this.open()
+        this.outbox.push(message, asked)
+      },
+      left: () => this.end(),
+    }
+    this.response.on('close', () => rooms.leave(job, member))
+    return rooms.join(job, member, cursor, undefined)
+  }
+
+  say(message: ServerMessage): void {
+    if (this.response.headersSent) this.outbox.push(JSON.stringify(message))
+  }
+
+  /** Bytes that the reader has not taken yet. */
+  get queuedBytes(): number {
+    return this.outbox.queuedBytes
+  }
+
+  /** A reader comes back by itself, after `retry`. */
+  close(_why: Close): void {
+    this.end()
+  }
+
+  private open(): void {
+    this.response.writeHead(200, { ...this.options.headers, ...EVENT_STREAM })
+    this.response.write(`retry: ${RETRY_MS}\n\n`)
+    this.heartbeat = setInterval(() => this.response.write(': heartbeat\n\n'), this.options.heartbeatMs)
+  }
+
+  private end(): void {
+    if (this.response.writableEnded) return
+    this.outbox.flush(true)
+    this.response.end()
+  }
+}
+
+const isComplete = (text: string): boolean => text.startsWith('{"type":"complete"')
+
+const eventOf = (frame: string): string => {
+  const messages = [JSON.parse(frame) as ServerMessage | ServerMessage[]].flat()
+  const last = messages.findLast((message) => 'cursor' in message)
+  const id = last && 'cursor' in last ? `id: ${last.cursor}\n` : ''
+  // Between its tokens JSON may have line ends, if its writer put them there.
+  return `${id}data: ${frame.replace(/[\r\n]+/g, ' ')}\n\n`
+}
+
+/** Where the reader left off; undefined: at no place. */
+export const lastEventId = (request: IncomingMessage): string | undefined =>
+  (request.headers['last-event-id'] as string | undefined) || undefined
