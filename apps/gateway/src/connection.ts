@@ -1,14 +1,13 @@
 // One socket: what a client says, what it is answered. Knows rooms only by name, and nothing of Redis.
 import { randomBytes } from 'node:crypto'
 import { CLOSE, ClientMessage, type Close, EchoId, type ServerMessage, TIMES_V1 } from '@jobs/protocol'
-import type { RawData } from 'ws'
+import type { RawData, WebSocket } from 'ws'
 import type { z } from 'zod'
 import type { Auth } from './auth.ts'
 import { Credentials } from './credentials.ts'
 import { type Grant, NOTHING } from './grant.ts'
 import { granted } from './limits.ts'
 import { Outbox } from './outbox.ts'
-import type { PublicSocket } from './public-socket.ts'
 import type { Rooms } from './rooms.ts'
 import { echo, errorOf, Subscriptions } from './subscriptions.ts'
 
@@ -27,7 +26,7 @@ export interface ConnectionOptions {
 
 export class Connection {
   readonly id = randomBytes(9).toString('base64url')
-  private readonly socket: PublicSocket
+  private readonly socket: WebSocket
   private readonly outbox: Outbox
   private readonly subscriptions: Subscriptions
   private readonly credentials: Credentials
@@ -42,7 +41,7 @@ export class Connection {
   private tokens = granted.commandBurst
   private tokensAt = performance.now()
 
-  constructor(socket: PublicSocket, rooms: Rooms, options: ConnectionOptions) {
+  constructor(socket: WebSocket, rooms: Rooms, options: ConnectionOptions) {
     const { auth, grant, peer, heartbeatMs, onFault } = options
     this.socket = socket
     this.heartbeatMs = heartbeatMs

@@ -3,8 +3,7 @@
 // nothing twice.
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Close, ServerMessage } from '@jobs/protocol'
-import { Outbox } from './outbox.ts'
-import type { Packet } from './packet.ts'
+import { Frames, Outbox } from './outbox.ts'
 import type { Member } from './room.ts'
 import type { Rooms } from './rooms.ts'
 
@@ -43,17 +42,14 @@ export class EventStream {
       get bufferedAmount() {
         return response.writableLength
       },
-      put: ({ text }: Packet) => {
-        const event = eventOf(text)
-        response.write(event)
-        return Buffer.byteLength(event)
-      },
-    }
+      _socket: { write: (event: Buffer) => response.write(event) },
+    } as const
     // Its reader does not take what it asked for; it resumes from the last event that it got.
     this.outbox = new Outbox(
       socket,
       () => response.destroy(),
       () => undefined,
+      { frames: events },
     )
     response.on('close', () => {
       clearInterval(this.heartbeat)
@@ -117,6 +113,8 @@ const eventOf = (frame: string): string => {
   // Between its tokens JSON may have line ends, if its writer put them there.
   return `${id}data: ${frame.replace(/[\r\n]+/g, ' ')}\n\n`
 }
+
+const events = new Frames((text) => Buffer.from(eventOf(text)))
 
 /** Where the reader left off; undefined: at no place. */
 export const lastEventId = (request: IncomingMessage): string | undefined =>

@@ -3,7 +3,6 @@
 import { eventOfMessage } from '@jobs/state'
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { Outbox } from '../src/outbox.ts'
-import type { Packet } from '../src/packet.ts'
 import { Rounds } from '../src/rounds.ts'
 import type { Told } from '../src/told.ts'
 
@@ -13,6 +12,12 @@ beforeEach(() => {
 afterEach(() => {
   vi.useRealTimers()
 })
+
+/** The text of a frame as a server sends it. */
+const textIn = (frame: Buffer): string => {
+  const length = (frame[1] as number) & 0x7f
+  return frame.toString('utf8', length < 126 ? 2 : length === 126 ? 4 : 10)
+}
 
 /** A socket whose system takes frames at once, or when the test says so. */
 const fakeSocket = () => {
@@ -25,10 +30,11 @@ const fakeSocket = () => {
     get bufferedAmount() {
       return pending.reduce((sum, bytes) => sum + bytes, 0)
     },
-    put: ({ text, frame }: Packet) => {
-      frames.push(text)
-      if (socket.stuck) pending.push(frame.length)
-      return frame.length
+    _socket: {
+      write: (frame: Buffer) => {
+        frames.push(textIn(frame))
+        if (socket.stuck) pending.push(frame.length)
+      },
     },
     take: () => pending.shift(),
   }
@@ -38,7 +44,7 @@ const fakeSocket = () => {
 const open = () => {
   const fake = fakeSocket()
   const slow = vi.fn()
-  return { ...fake, slow, outbox: new Outbox(fake.socket, slow, () => undefined, new Rounds()) }
+  return { ...fake, slow, outbox: new Outbox(fake.socket, slow, () => undefined, { of: new Rounds() }) }
 }
 
 const event = (seq: number, type: string, size = 10) => {

@@ -1,7 +1,6 @@
 // When sockets are written to: in slices, with a rest after what took long, and never more untaken bytes than may be.
 import { expect, it, vi } from 'vitest'
 import { Outbox } from '../src/outbox.ts'
-import type { Packet } from '../src/packet.ts'
 import { Rounds, type Sender } from '../src/rounds.ts'
 import type { Told } from '../src/told.ts'
 
@@ -23,14 +22,15 @@ const open = (rounds: Rounds, { stuck = false } = {}) => {
     readyState: 1 as const,
     OPEN: 1 as const,
     bufferedAmount: 0,
-    put: ({ frame }: Packet) => {
-      frames.push(frame)
-      if (stuck) socket.bufferedAmount += frame.length
-      return frame.length
+    _socket: {
+      write: (frame: Buffer) => {
+        frames.push(frame)
+        if (stuck) socket.bufferedAmount += frame.length
+      },
     },
   }
   const slow = vi.fn(() => outbox.stop())
-  const outbox: Outbox = new Outbox(socket, slow, () => undefined, rounds)
+  const outbox: Outbox = new Outbox(socket, slow, () => undefined, { of: rounds })
   return { outbox, frames, slow }
 }
 

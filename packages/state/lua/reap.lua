@@ -53,6 +53,18 @@ local function recover(id, entry)
   return job.state, worker
 end
 
+-- A worker that has gone leaves its name in the group. One that holds nothing, and was given nothing for a hundred times
+-- the idle time that sweeps look at, is forgotten: were it alive, the next job it is given would name it again. All names
+-- are looked at for it, so only at the end of one sweep in sixty-four.
+local function forget_workers()
+  for _, consumer in ipairs(call('XINFO', 'CONSUMERS', work, GROUP)) do
+    local name, pending, idle = consumer[2], consumer[4], consumer[6]
+    if pending == 0 and idle >= 100 * tonumber(minIdleMs) and name ~= 'reaper' then
+      call('XGROUP', 'DELCONSUMER', work, GROUP, name)
+    end
+  end
+end
+
 if call('EXISTS', work) == 0 then return { '0-0', forgiving and '1' or '0' } end
 local claimed = call('XAUTOCLAIM', work, GROUP, 'reaper', minIdleMs, cursor, 'COUNT', count)
 local answer = { claimed[1], forgiving and '1' or '0' }
@@ -70,4 +82,5 @@ for _, entry in ipairs(claimed[2]) do
   end
 end
 drop_done()
+if claimed[1] == '0-0' and tonumber(time[2]) % 64 == 0 then forget_workers() end
 return answer

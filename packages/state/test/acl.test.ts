@@ -32,7 +32,7 @@ const grant = async (client: Redis, headings: readonly string[]) => {
   }
 }
 
-const connect = async (url: string): Promise<Processes> => {
+const connect = async (url: string, client?: Redis): Promise<Processes> => {
   const as = {} as Processes
   for (const role of ROLES) {
     const options = {
@@ -42,6 +42,8 @@ const connect = async (url: string): Promise<Processes> => {
       connectionName: role,
       onFinding: () => undefined,
     }
+    // Whoever comes first writes the layout: each of them may be it.
+    await client?.del(keysOf(NAMESPACE, 0).layout)
     // A gateway writes nothing, the layout neither.
     as[role] = role === 'gateway' ? new Jobs(options) : await connectJobs(options)
   }
@@ -99,7 +101,7 @@ const onServer = (engine?: Engine) => {
     const client = redis.client()
     await grant(client, ROLES)
     const recording = await record(client)
-    as = await connect(redis.url)
+    as = await connect(redis.url, client)
     used = recording.used
     const admin = new RedisLink({ url: redis.url })
     await busyDay(as, admin)

@@ -307,6 +307,22 @@ const watch = async (hand: Hands, { gateway, ops }: Processes, processing: Grant
   subscriber.close()
 }
 
+/** The name of a worker that has gone is forgotten at the end of one sweep in 64. */
+const forgetWorker = async ({ reaper }: Processes, admin: RedisLink): Promise<void> => {
+  const keys = reaper.transitions.keysFor('mine')
+  const work = keys.work('mail')
+  await admin.call('XGROUP', 'CREATECONSUMER', work, 'workers', 'left-long-ago')
+  const step = { cursor: '0-0', count: 100, minIdleMs: 0, maxGapMs: HOUR, amnesty: false }
+  await until(
+    async () => {
+      for (let n = 0; n < 50; n++) await reaper.transitions.reap(keys, 'mail', step)
+      const names = (await admin.call('XINFO', 'CONSUMERS', work, 'workers')) as string[][]
+      return names.every(([, name]) => name !== 'left-long-ago')
+    },
+    { what: 'the end of a name' },
+  )
+}
+
 export const busyDay = async (as: Processes, admin: RedisLink): Promise<Left> => {
   const hand = handsOf(as, admin)
   const ended = await workADay(as)
@@ -316,6 +332,7 @@ export const busyDay = async (as: Processes, admin: RedisLink): Promise<Left> =>
   // Each who puts a job into a queue may be the first to do so.
   await as.producer.enqueue(defineJob({ name: 'begun-by-reaper' }), 1, { id: 'promoted', delayMs: 1 })
   await hand.reapUntil('promoted', 'QUEUED')
+  await forgetWorker(as, admin)
   await as.ops.enqueue(defineJob({ name: 'begun-by-ops' }), 1)
   await askForMore(as)
   await operate(as, ended)

@@ -1,5 +1,6 @@
 // One fault of Redis or of the network at a time, again and again under the load of the storm; afterwards every invariant
 // holds and every job has ended. FAULT_TIMES and STORM_SEED run them longer, and again as they were.
+import { connectJobs } from '@jobs/state'
 import { type CommandProxy, startCommandProxy, until } from '@jobs/testkit'
 import { expect, it } from 'vitest'
 import { startHarness } from './harness.ts'
@@ -131,5 +132,18 @@ it('memory that is full: jobs are read, explained and followed all the same', as
     if (moves.length === 2) await h.jobs.transitions.complete({ id, fence }, '1')
   }
   expect(moves).toEqual(['enqueue', 'claim', 'complete'])
+  await h.stop()
+})
+
+it('memory that is full: a process starts on a namespace that is there', async () => {
+  const h = await startHarness()
+  const { namespace, partitions } = h.jobs
+  const options = { url: h.redis.url, namespace, partitions }
+  await (await connectJobs(options)).close()
+  await h.redis.client().config('SET', 'maxmemory', '1mb')
+  await (await connectJobs(options)).close()
+  await expect(connectJobs({ ...options, namespace: 'new' })).rejects.toMatchObject({
+    code: 'REDIS_OUT_OF_MEMORY',
+  })
   await h.stop()
 })

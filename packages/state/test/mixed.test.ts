@@ -6,8 +6,9 @@ import { attemptsOf } from '../src/history.ts'
 import { connectJobs } from '../src/jobs.ts'
 import { fold } from '../src/schema/event.ts'
 import { type Harness, startHarness } from './harness.ts'
+import { randomOf } from './random.ts'
 import { frozenReleases, laterRelease, type Release, runScriptsOf, today } from './releases.ts'
-import { randomOf, runStorm } from './storm.ts'
+import { runStorm } from './storm.ts'
 import { anyOptions, anySteps, play, type World } from './world.ts'
 
 const seed = Number(process.env.MODEL_SEED ?? Date.now() % 1e9)

@@ -15,6 +15,10 @@ export interface CuttingProxy {
   refuse(refuse: boolean): void
   /** While true, bytes of both directions are swallowed and nothing is closed: a half-open link. */
   stall(stall: boolean): void
+  /** From now on every byte of both directions comes this many milliseconds later, in order. */
+  slow(ms: number): void
+  /** Tells each client that the server has ended its side; the server hears nothing of it, and still gets what is sent. */
+  halfClose(): void
   /** From now on swallows what the server sends, chunk by chunk, where it fits; nothing, without an argument. */
   swallow(fits?: (chunk: Buffer) => boolean): void
   /**
@@ -30,6 +34,7 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
   let accepted = 0
   let refusing = false
   let stalling = false
+  let delayMs = 0
   let swallows: (chunk: Buffer) => boolean = () => false
   let trap: { fits: (chunk: Buffer) => boolean; when: 'before' | 'after'; sprung: () => void } | undefined
 
@@ -48,6 +53,8 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
       far.destroy()
       pairs.delete(pair)
     }
+    const toFar = pipe(far, () => delayMs)
+    const toNear = pipe(near, () => delayMs)
     for (const socket of [near, far]) {
       socket.setNoDelay(true)
       socket.on('error', end)
@@ -56,7 +63,7 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
     near.on('data', (chunk) => {
       if (stalling) return
       if (!trap?.fits(chunk)) {
-        far.write(chunk)
+        toFar(chunk)
         return
       }
       const { when, sprung } = trap
@@ -74,7 +81,7 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
       far.write(chunk)
     })
     far.on('data', (chunk) => {
-      if (!stalling && !deaf && !swallows(chunk)) near.write(chunk)
+      if (!stalling && !deaf && !swallows(chunk)) toNear(chunk)
     })
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -100,6 +107,12 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
     stall: (value) => {
       stalling = value
     },
+    slow: (ms) => {
+      delayMs = ms
+    },
+    halfClose: () => {
+      for (const { near } of pairs) near.end()
+    },
     swallow: (fits = () => false) => {
       swallows = fits
     },
@@ -113,4 +126,28 @@ export const startProxy = async (targetPort: number): Promise<CuttingProxy> => {
         cutAll()
       }),
   }
+}
+
+/** Writes to the socket, later where it is slow: in order also when the delay changes. */
+const pipe = (to: Socket, delayMs: () => number) => {
+  const waiting: { chunk: Buffer; due: number }[] = []
+  const send = () => {
+    const now = performance.now()
+    while (waiting[0] && waiting[0].due <= now) write(to, (waiting.shift() as { chunk: Buffer }).chunk)
+    if (waiting[0]) setTimeout(send, waiting[0].due - now)
+  }
+  return (chunk: Buffer) => {
+    const ms = delayMs()
+    if (ms === 0 && waiting.length === 0) {
+      write(to, chunk)
+      return
+    }
+    // Never before what came earlier.
+    const due = Math.max(performance.now() + ms, waiting.at(-1)?.due ?? 0)
+    if (waiting.push({ chunk, due }) === 1) setTimeout(send, due - performance.now())
+  }
+}
+
+const write = (to: Socket, chunk: Buffer) => {
+  if (to.writable) to.write(chunk)
 }

@@ -1,5 +1,5 @@
 // The six promises of protocol.md by name, where they are more than one answer. Promise 1 is resume/every-position.
-import type { Client } from '../client.ts'
+import type { Client, Message } from '../client.ts'
 import { must, short, skip } from '../outcome.ts'
 import type { Bench, Check } from '../run.ts'
 import { itemsOf, live } from './subscriptions.ts'
@@ -13,6 +13,22 @@ const flood = async ({ driver }: Bench, job: string, count: number, bytes: numbe
 
 const lastCursor = (client: Client): string | undefined =>
   client.messages.findLast((m) => m.cursor !== undefined)?.cursor
+
+/** How a client that does not read may be cut off. 1006: the close frame was stuck behind what it did not read. */
+const CUT_OFF = [4203, 4202, 1006]
+
+/** What a client that fell behind is told until `complete`, by this connection or, where it is cut off, one after it. */
+const toTheEnd = async (bench: Bench, client: Client, job: string, detail = 'all'): Promise<Message[]> => {
+  const over = () => client.messages.some(({ type }) => type === 'complete') || client.code !== undefined
+  await Promise.race([client.closed, client.until('`complete`', () => (over() ? true : undefined))])
+  if (client.code === undefined) return client.messages
+  must(CUT_OFF.includes(client.code), 'close code 4203, or 4202', client.code)
+  const again = await bench.open()
+  const cursor = lastCursor(client)
+  again.subscribe(job, { detail, ...(cursor === undefined ? {} : { cursor }) })
+  await again.find('`complete`', ({ type }) => type === 'complete')
+  return [...client.messages, ...again.messages]
+}
 
 export const promises: Check[] = [
   {
@@ -64,9 +80,10 @@ export const promises: Check[] = [
       await flood(bench, job, 800, 7_000)
       await bench.driver.complete(job, 1)
       client.socket.resume()
-      await client.find('`complete`', ({ type }) => type === 'complete')
-      if (client.messages.some((m) => m.type === 'reset')) return
-      const states = itemsOf(client, job)
+      const told = await toTheEnd(bench, client, job, 'latest')
+      if (told.some((m) => m.type === 'reset')) return
+      const states = told
+        .flatMap((m) => (m.type === 'events' ? m.items : []))
         .filter(({ type }) => type === 'state')
         .map(({ state }) => state)
       must(short(states) === short(['PROCESSING', 'COMPLETED']), 'both changes of state', states)
@@ -136,15 +153,7 @@ export const promises: Check[] = [
       await prompt.find('`complete`, though another does not read', ({ type }) => type === 'complete')
       // The stalled one resumes where it was cut off, or is told the rest.
       stalled.socket.resume()
-      const ended = () =>
-        stalled.messages.some(({ type }) => type === 'complete') || stalled.code !== undefined
-      await Promise.race([stalled.closed, stalled.until('the end', () => (ended() ? true : undefined))])
-      if (stalled.code === undefined) return
-      must(stalled.code === 4203 || stalled.code === 1006, 'close code 4203', stalled.code)
-      const again = await bench.open()
-      const cursor = lastCursor(stalled)
-      again.subscribe(job, cursor === undefined ? {} : { cursor })
-      await again.find('`complete`', ({ type }) => type === 'complete')
+      await toTheEnd(bench, stalled, job)
     },
   },
 ]

@@ -1,23 +1,8 @@
-// What goes to sockets in one piece: its text, and the WebSocket frame (RFC 6455) around it, each made once for all who get
-// the same; `ws` would frame for each.
+// WebSocket frames (RFC 6455) of a server: made once for all sockets that get the same bytes, where `ws` would frame for each.
 
 const FINAL_TEXT = 0x81
 
-export class Packet {
-  readonly text: string
-  private made: Buffer | undefined
-
-  constructor(text: string) {
-    this.text = text
-  }
-
-  get frame(): Buffer {
-    this.made ??= frameOf(this.text)
-    return this.made
-  }
-}
-
-const frameOf = (text: string): Buffer => {
+export const frameOf = (text: string): Buffer => {
   const length = Buffer.byteLength(text)
   const head = length < 126 ? 2 : length < 65_536 ? 4 : 10
   const frame = Buffer.allocUnsafe(head + length)

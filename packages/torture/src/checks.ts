@@ -1,0 +1,223 @@
+// What must be true at the end of a window: of the jobs by their streams, of what workers noted, of what watchers were
+// told, and of how soon the dead were found. Answers what is not, with the number of the promise that is broken.
+import { isDeepStrictEqual } from 'node:util'
+import { eventOfMessage, fold, isTerminal, type JobEvent, type Jobs, type Snapshot } from '@jobs/state'
+import { checkInvariants } from '../../state/test/invariants.ts'
+import { INTERVAL_MS, LEASE_MS, type Mark } from './job.ts'
+import type { Death } from './member.ts'
+
+export interface Violation {
+  /** 1 jobs and fences, 2 events, 3 watchers, 4 leaks, 5 recovery. */
+  check: number
+  says: string
+}
+
+export interface WorkerNote {
+  does: 'begin' | 'completed' | 'failed' | 'cancelled'
+  job: string
+  attempt: number
+  worker: string
+}
+
+export interface ToldNote {
+  does: 'told'
+  job: string
+  detail: 'all' | 'state' | 'latest'
+  completed: string | null
+  told: ({ snapshot: Snapshot } | { events: JobEvent[]; from: number; to: number } | { reset: string })[]
+}
+
+/** A time in which the dead may be found later, by Redis' clock. */
+export interface Disturbance {
+  from: number
+  to: number
+}
+
+export interface Evidence {
+  accepted: ReadonlySet<string>
+  sleepers: ReadonlySet<string>
+  work: readonly WorkerNote[]
+  watched: readonly ToldNote[]
+  deaths: readonly Death[]
+  disturbances: readonly Disturbance[]
+  /** What the machine adds to the time in which the dead are found. */
+  slackMs: number
+}
+
+export interface Verdict {
+  violations: Violation[]
+  events: number
+  /** Milliseconds between the death of a worker and the event that its job is recovered. */
+  recoveries: number[]
+  /** Recoveries that a fault of Redis or of a reaper delayed. */
+  disturbed: number
+}
+
+/** Milliseconds in which a dead worker is found: a lease, idle time of two intervals, a sweep. */
+export const RECOVERY_MS = LEASE_MS + 4 * INTERVAL_MS
+/** What a silence of Redis adds beside itself: the amnesty, and a lease that it arms anew. */
+const AMNESTY_MS = 1_000 + LEASE_MS + 2_000
+
+export const judge = async (jobs: Jobs, evidence: Evidence): Promise<Verdict> => {
+  const { accepted, sleepers, work, watched } = evidence
+  const violations: Violation[] = []
+  const say = (check: number, says: string) => violations.push({ check, says })
+
+  for (const says of await checkInvariants(jobs, accepted)) say(says.includes('time to live') ? 4 : 2, says)
+
+  const histories = new Map<string, JobEvent[]>()
+  const read = async (id: string) => histories.set(id, await historyOf(jobs, id))
+  const ids = new Set([...accepted, ...work.map(({ job }) => job)])
+  for (const batch of chunks([...ids], 50)) await Promise.all(batch.map(read))
+
+  for (const [id, events] of histories) {
+    const state = events.findLast((event) => event.type === 'state')?.state
+    if (accepted.has(id) && !sleepers.has(id) && !(state && isTerminal(state)))
+      say(1, `${id} was accepted and has not ended: it is ${state}`)
+    for (const says of strangeEffects(events)) say(1, `${id}: ${says}`)
+  }
+  for (const says of workViolations(work, histories)) say(1, says)
+  for (const told of watched) for (const says of watchViolations(told, histories)) say(3, says)
+
+  const { late, recoveries, disturbed } = recoveriesOf(histories, evidence)
+  for (const says of late) say(5, says)
+  let events = 0
+  for (const history of histories.values()) events += history.length
+  return { violations, events, recoveries, disturbed }
+}
+
+const historyOf = async ({ link, transitions }: Jobs, id: string): Promise<JobEvent[]> => {
+  const entries = (await link.call('XRANGE', transitions.keysFor(id).events(id), '1-0', '+')) as [
+    string,
+    string[],
+  ][]
+  return entries.flatMap(([cursor, fields]) => {
+    const event = eventOfMessage(`${cursor} ${fields[1]}`)
+    return event ? [JSON.parse(event.body) as JobEvent] : []
+  })
+}
+
+/** Whatever an attempt left in the job says who left it. */
+const strangeEffects = (events: JobEvent[]): string[] => {
+  const wrong: string[] = []
+  let attempt = 0
+  let worker = ''
+  const compare = (seq: number, what: string, mark: Partial<Mark> | null | undefined) => {
+    if (mark && (mark.attempt !== attempt || mark.worker !== worker))
+      wrong.push(
+        `event ${seq}: ${what} of attempt ${mark.attempt} by ${mark.worker} is in attempt ${attempt} by ${worker}`,
+      )
+  }
+  for (const event of events) {
+    if (event.type === 'progress') compare(event.seq, 'progress', event.progress as unknown as Mark)
+    if (event.type === 'log') compare(event.seq, 'a line', JSON.parse(event.line) as Mark)
+    if (event.type !== 'state') continue
+    if (event.progress !== undefined) compare(event.seq, 'progress', event.progress as unknown as Mark)
+    if (event.result !== undefined) compare(event.seq, 'the result', event.result as unknown as Mark)
+    if (event.move !== 'claim') continue
+    attempt = event.attempt
+    worker = event.worker ?? ''
+  }
+  return wrong
+}
+
+/** Each attempt that ran was granted to that worker, and what Redis confirmed to a worker has happened. */
+const workViolations = (work: readonly WorkerNote[], histories: ReadonlyMap<string, JobEvent[]>): string[] =>
+  work.flatMap(({ does, job, attempt, worker }) => {
+    const changes = (histories.get(job) ?? []).filter((event) => event.type === 'state')
+    const granted = changes.find((event) => event.move === 'claim' && event.attempt === attempt)
+    if (granted?.worker !== worker)
+      return [`${job}: ${worker} ran attempt ${attempt}, which was granted to ${granted?.worker ?? 'nobody'}`]
+    if (does !== 'completed') return []
+    const told = changes.some((event) => event.move === 'complete' && event.attempt === attempt)
+    return told ? [] : [`${job}: ${worker} was told that attempt ${attempt} has completed it`]
+  })
+
+/** Nothing was told that is not in the stream, nothing of it was left out, and a snapshot is what the events before it make. */
+const watchViolations = (
+  { job, detail, completed, told }: ToldNote,
+  histories: ReadonlyMap<string, JobEvent[]>,
+): string[] => {
+  const events = histories.get(job)
+  if (!events) return []
+  const wrong: string[] = []
+  const bySeq = new Map(events.map((event) => [event.seq, event]))
+  let known: { seq: number; told: Set<number> } | undefined
+  for (const each of told) {
+    if ('reset' in each) {
+      // Nothing was lost and nothing trimmed: there is no reason for one.
+      wrong.push(`was told reset, ${each.reset}`)
+      known = undefined
+    } else if ('snapshot' in each) {
+      wrong.push(...snapshotViolations(each.snapshot, events, job))
+      known = { seq: each.snapshot.seq, told: new Set() }
+    } else {
+      for (const item of each.events)
+        if (!isDeepStrictEqual(item, bySeq.get(item.seq)))
+          wrong.push(
+            `was told ${JSON.stringify(item).slice(0, 300)}, and the stream has ${JSON.stringify(bySeq.get(item.seq))?.slice(0, 300)}`,
+          )
+      const items = new Set(each.events.map(({ seq }) => seq))
+      // Only progress is folded; `state` and `latest` leave out more.
+      for (let seq = each.from; seq <= each.to; seq++) {
+        const event = bySeq.get(seq)
+        if (items.has(seq) || !event) continue
+        if (event.type === 'state' || (event.type === 'log' && detail === 'all'))
+          wrong.push(`was not told event ${seq} of ${each.from}..${each.to}, ${event.type}`)
+      }
+      known = { seq: each.to, told: known?.told ?? new Set() }
+    }
+  }
+  const last = events.at(-1)
+  if (completed !== null && last && known?.seq !== last.seq)
+    wrong.push(`was told complete at ${known?.seq}, and the stream ends at ${last.seq}`)
+  return wrong.map((says) => `${job}: a watcher ${says}`)
+}
+
+const snapshotViolations = (snapshot: Snapshot, events: JobEvent[], job: string): string[] => {
+  let folded: Snapshot | null = null
+  for (const event of events) {
+    if (event.seq > snapshot.seq) break
+    folded = fold(folded, event, job)
+  }
+  if (!folded) return [`was told a snapshot at ${snapshot.cursor} of no event`]
+  const { id: _, ...is } = folded
+  return Object.entries(is)
+    .filter(([field, value]) => !isDeepStrictEqual((snapshot as Record<string, unknown>)[field], value))
+    .map(
+      ([field, value]) =>
+        `was told ${field} ${JSON.stringify((snapshot as Record<string, unknown>)[field])} at ${snapshot.cursor}, and the events make ${JSON.stringify(value)}`,
+    )
+}
+
+/** How long the jobs of each worker that died waited to be recovered. */
+const recoveriesOf = (
+  histories: ReadonlyMap<string, JobEvent[]>,
+  { deaths, disturbances, slackMs }: Evidence,
+): { late: string[]; recoveries: number[]; disturbed: number } => {
+  const diedAt = new Map(deaths.filter(({ kind }) => kind === 'worker').map(({ who, at }) => [who, at]))
+  const late: string[] = []
+  const recoveries: number[] = []
+  let disturbed = 0
+  for (const [id, events] of histories)
+    for (const event of events) {
+      if (event.type !== 'state' || event.move !== 'reap') continue
+      const died = diedAt.get(event.worker ?? '')
+      // Taken from a worker that was frozen or cut off, or that died later.
+      if (died === undefined || died > event.at) continue
+      const tookMs = event.at - died
+      const during = disturbances.filter(({ from, to }) => from < event.at && to > died)
+      if (during.length > 0) disturbed++
+      else recoveries.push(tookMs)
+      const allowedMs =
+        RECOVERY_MS + slackMs + during.reduce((sum, { from, to }) => sum + to - from + AMNESTY_MS, 0)
+      if (tookMs > allowedMs)
+        late.push(
+          `${id}: ${event.worker} died, and its job was recovered ${tookMs} ms later, not within ${Math.round(allowedMs)}`,
+        )
+    }
+  return { late, recoveries, disturbed }
+}
+
+const chunks = <T>(of: T[], size: number): T[][] =>
+  Array.from({ length: Math.ceil(of.length / size) }, (_, i) => of.slice(i * size, (i + 1) * size))
