@@ -82,6 +82,9 @@ export const jobRoutes = ({ rooms, auth, heartbeatMs, onStream, onError }: JobRo
     }
     const events = new EventStream(response, { headers: VARY, resumed: cursor !== undefined, heartbeatMs })
     onStream(events, response)
+    // The reader comes back, and is refused then.
+    const release = auth.onRevoked(grant, () => response.end())
+    response.on('close', release)
     if (grant.expiresAt !== undefined) {
       const leftMs = Math.min(LONGEST_MS, Math.max(0, grant.expiresAt - Date.now()))
       const expiry = setTimeout(() => response.end(), leftMs)
@@ -102,9 +105,18 @@ export const jobRoutes = ({ rooms, auth, heartbeatMs, onStream, onError }: JobRo
       response.writeHead(grant.status, headers).end(bodyOf(grant))
       return
     }
+    // Only pages of allowed origins come as far as this.
+    const { origin } = request.headers
+    if (origin !== undefined) {
+      response.setHeader('access-control-allow-origin', origin)
+      response.setHeader('access-control-expose-headers', 'ETag, Retry-After')
+    }
     try {
-      if (!grant.mayWatchJob(job)) unknown(response)
-      else if (events) await stream(request, response, job, grant)
+      if (!grant.mayWatchJob(job)) {
+        const { subject } = grant
+        auth.audit({ what: 'job', reason: 'not granted', peer: request.socket.remoteAddress, subject, job })
+        unknown(response)
+      } else if (events) await stream(request, response, job, grant)
       else await tell(request, response, job)
     } catch (error) {
       if (!response.headersSent) failed(response, error)

@@ -311,6 +311,44 @@ describe('what is revoked', () => {
   })
 })
 
+describe('over plain HTTP', () => {
+  const get = (path: string, token?: string) =>
+    fetch(`http://127.0.0.1:${h.gateway.port}${path}`, {
+      headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
+    })
+
+  it('a job is told to a token that covers it; to no other, in the words of an unknown one', async () => {
+    const [mine, other] = [await h.enqueue(), await h.enqueue()]
+    const token = await sign({ jobs: [mine] })
+    expect((await get(`/v1/jobs/${mine}`, token)).status).toBe(200)
+    const answers = await Promise.all(
+      [`/v1/jobs/${other}`, '/v1/jobs/nobody', `/v1/jobs/${other}/events`].map(async (path) => {
+        const response = await get(path, token)
+        return [response.status, await response.json()]
+      }),
+    )
+    expect(answers[0]).toEqual([404, expect.objectContaining({ code: 'not_found' })])
+    expect(new Set(answers.map((answer) => JSON.stringify(answer))).size).toBe(1)
+  })
+
+  it('no token and a wrong one are 401', async () => {
+    const id = await h.enqueue()
+    for (const path of [`/v1/jobs/${id}`, `/v1/jobs/${id}/events`])
+      for (const token of [undefined, 'x.y.z']) {
+        const response = await get(path, token)
+        expect([response.status, response.headers.get('www-authenticate')]).toEqual([401, 'Bearer'])
+      }
+  })
+
+  it('a stream ends when its token is revoked', async () => {
+    const id = await h.enqueue()
+    const response = await get(`/v1/jobs/${id}/events`, await sign({ jti: 'streaming', jobs: [id] }))
+    expect(response.status).toBe(200)
+    await h.jobs.revoke({ jti: 'streaming' })
+    expect(await response.text()).toContain('"type":"live"')
+  })
+})
+
 it('a client that goes while its token is judged takes nothing with it', async () => {
   const bad = await sign({}, {}, randomBytes(32))
   for (let i = 0; i < 20; i++) {

@@ -129,3 +129,11 @@ it('says 503 and when to come back while Redis is away', async () => {
   await h.redis.restart()
   await until(async () => (await get('none')).status === 404)
 })
+
+it('lets a page of an allowed origin read it, and no other', async () => {
+  const id = await h.enqueue()
+  const allowed = await get(id, { origin: 'http://localhost:3000' })
+  expect(allowed.headers.get('access-control-allow-origin')).toBe('http://localhost:3000')
+  const other = await get(id, { origin: 'https://evil.example' })
+  expect([other.status, other.headers.get('access-control-allow-origin')]).toEqual([403, null])
+})
