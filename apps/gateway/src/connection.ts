@@ -66,14 +66,14 @@ export class Connection {
         get grant() {
           return credentials.grant ?? NOTHING
         },
-        refused: (job) =>
+        refused: (what) =>
           auth.audit({
-            what: 'job',
+            what: 'job' in what ? 'job' : 'tag',
             reason: 'not granted',
             connection: this.id,
             subject: credentials.grant?.subject,
             peer,
-            job,
+            ...what,
           }),
         get hasRoom() {
           return outbox.hasRoom

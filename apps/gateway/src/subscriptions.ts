@@ -31,8 +31,8 @@ export interface Client {
   /** Whether it takes what it asked for: no more is read for it meanwhile. */
   readonly hasRoom: boolean
   push(message: string | Told, asked?: boolean): void
-  /** It asked for a job that it may not watch. */
-  refused(job: string): void
+  /** It asked for what it may not watch. */
+  refused(what: { job: string } | { tag: string }): void
   fault(error: unknown): void
 }
 
@@ -135,7 +135,7 @@ export class Subscriptions {
     try {
       // What is not for this client is not looked for: neither answer nor time tells whether it is there.
       const allowed = this.client.grant.mayWatchJob(job)
-      if (!allowed) this.client.refused(job)
+      if (!allowed) this.client.refused({ job })
       const exists = allowed && (await this.rooms.join(job, member, cursor, id))
       // The same words for a job that is unknown and one that is not for this client.
       if (!exists && leave())
@@ -148,6 +148,7 @@ export class Subscriptions {
   private async joinTag(tag: string, member: TagMember, id: string | undefined): Promise<void> {
     const leave = () => this.tags.get(tag) === member && this.tags.delete(tag)
     if (!this.client.grant.mayWatchTag(tag)) {
+      this.client.refused({ tag })
       if (leave()) this.error('not_found', 'This tag is not for you to watch.', { id, tag })
       return
     }

@@ -311,6 +311,21 @@ describe('what is revoked', () => {
   })
 })
 
+describe('a tag', () => {
+  it('is watched by a token that names it, until one comes that does not; by no other', async () => {
+    const watcher = await welcomed({ sub: 'tess', jobs: [], tags: ['mine'] })
+    watcher.send({ type: 'subscribe', tag: 'mine' })
+    expect(await watcher.next('counts')).toMatchObject({ tag: 'mine' })
+    watcher.send({ type: 'subscribe', tag: 'other', id: 'o' })
+    expect(await watcher.next('error')).toMatchObject({ code: 'not_found', tag: 'other', id: 'o' })
+    watcher.send({ type: 'refresh', token: await sign({ sub: 'tess', jobs: [], tags: [] }) })
+    expect(await watcher.next('unsubscribed')).toMatchObject({ tag: 'mine', code: 'not_found' })
+    watcher.terminate()
+    const audited = () => h.gateway.stdout.some((line) => line.includes('"tag":"other"'))
+    await until(audited, { what: 'the line of the audit log' })
+  })
+})
+
 describe('over plain HTTP', () => {
   const get = (path: string, token?: string) =>
     fetch(`http://127.0.0.1:${h.gateway.port}${path}`, {
