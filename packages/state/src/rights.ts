@@ -22,6 +22,9 @@ const queueing: Rights = (keys, queue, publish) => [
   ['ZADD', keys.scheduled, 1, ANY],
   ['ZADD', keys.deadlines, 1, ANY],
   ['ZADD', keys.tag(ANY), 1, ANY],
+  ['ZADD', keys.tagStates(ANY), 1, ANY],
+  ['ZINCRBY', keys.tagStates(ANY), 1, '*'],
+  [publish, keys.tagStates(ANY), ''],
   ...(publish === 'SPUBLISH'
     ? ([
         ['SPUBLISH', keys.work(queue), ''],
@@ -55,11 +58,18 @@ const ending: Rights = (keys, queue, publish) => [
   ['ZREMRANGEBYSCORE', keys.ended, 0, 1],
   ['ZREM', keys.tag(ANY), ANY],
   ['ZADD', keys.tagEnded(ANY), 1, ANY],
+  ['EXISTS', keys.tag(ANY)],
+  ['ZREMRANGEBYSCORE', keys.tagStates(ANY), 0, 1],
+  ['PEXPIRE', keys.tagStates(ANY), 1],
 ]
 
 const PARTS: Record<Part, Rights> = {
   producer: (keys, queue, publish) => [
     ...queueing(keys, queue, publish),
+    ['EXISTS', keys.job(ANY)],
+    ['PERSIST', keys.tagStates(ANY)],
+    ['ZCOUNT', keys.tagStates(ANY), 0, 1],
+    ['ZSCORE', keys.tagStates(ANY), '*'],
     ['GET', keys.key(ANY)],
     ['SET', keys.key(ANY), ''],
     ['XADD', keys.stream, '*', 'e', '1'],
@@ -73,6 +83,7 @@ const PARTS: Record<Part, Rights> = {
     ['PEXPIRE', keys.heartbeat(ANY), 1],
     ['XREADGROUP', 'GROUP', GROUP, ANY, 'STREAMS', keys.work(queue), '>'],
     ['XREADGROUP', 'GROUP', GROUP, ANY, 'STREAMS', keys.work(`${queue}:high`), '>'],
+    ['XLEN', keys.work(queue)],
     ['XCLAIM', keys.work(queue), GROUP, ANY, 0, '1-1'],
     ['SMISMEMBER', keys.queues, queue],
     ['SMISMEMBER', keys.paused, queue],
@@ -85,6 +96,8 @@ const PARTS: Record<Part, Rights> = {
     ...ending(keys, queue, publish),
     ['EXISTS', keys.heartbeat(ANY)],
     ['XAUTOCLAIM', keys.work(queue), GROUP, ANY, 1, '0'],
+    ['XINFO', 'CONSUMERS', keys.work(queue), GROUP],
+    ['XGROUP', 'DELCONSUMER', keys.work(queue), GROUP, ANY],
     ['HSET', keys.sweep, 'at', 1],
     ['ZRANGE', keys.scheduled, 0, 0],
     ['ZRANGEBYSCORE', keys.scheduled, 0, 1],

@@ -17,7 +17,11 @@ const OUTSIDE = new Set([
 /** The producer has it to listen: it publishes nothing. */
 const LISTENED = `&{${NAMESPACE}:*}:jobs:*`
 
-const wordsOf = (part: string) => aclUnder(part, NAMESPACE, 'secret').flatMap((line) => line.slice(2))
+/** A selector in parentheses is one word. */
+const wordsOf = (part: string) =>
+  aclUnder(part, NAMESPACE, 'secret')
+    .map((line) => line.slice(2).join(' '))
+    .flatMap((line) => line.match(/\([^)]*\)|\S+/g) ?? [])
 
 let redis: TestRedis
 beforeAll(async () => {
@@ -53,7 +57,7 @@ describe.each(['producer', 'worker', 'reaper'] as const)('a %s', (part) => {
   })
 
   const needed = words.filter(
-    (word) => /^[~+&%]/.test(word) && !OUTSIDE.has(word) && !(part === 'producer' && word === LISTENED),
+    (word) => /^[~+&%(]/.test(word) && !OUTSIDE.has(word) && !(part === 'producer' && word === LISTENED),
   )
   it.each(needed)('without %s is refused before its first script', async (left) => {
     await expect(check(words.filter((word) => word !== left))).rejects.toMatchObject({
