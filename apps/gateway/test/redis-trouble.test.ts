@@ -73,7 +73,7 @@ it('does without the right to publish: says what is missing, and keeps asking by
   h = await startHarness({
     redisUrl: async (redis) => {
       const line =
-        'SETUSER old reset on >secret %R~* &*:jobs:* +hello +info +ping +client +multi +exec +subscribe +unsubscribe +hmget +hgetall +xrange'
+        'SETUSER old reset on >secret %R~* &*:jobs:* +hello +info +ping +client +multi +exec +subscribe +unsubscribe +hmget +hgetall +xrange +pexpiretime +time'
       await redis.client().call('ACL', ...line.split(' '))
       return redis.url.replace('://', '://old:secret@')
     },
@@ -115,6 +115,12 @@ it('answers unavailable while a script occupies Redis, and goes on after it', as
     .duplicate()
     .call('EVAL', 'while true do end', '0')
     .catch((error: Error) => error.message)
+  await until(() =>
+    client.get('x').then(
+      () => false,
+      (error: Error) => error.message.startsWith('BUSY'),
+    ),
+  )
   one.watcher.send({ type: 'subscribe', job: 'other', id: 'o' })
   expect(await one.watcher.next('error')).toMatchObject({ code: 'unavailable', retryable: true, id: 'o' })
   await until(() => client.call('SCRIPT', 'KILL').catch(() => undefined), { what: 'the script killed' })
