@@ -185,8 +185,8 @@ export class TagPart {
   }
 
   private take(change: TagChange): void {
-    // Of a set that is made by this change the number says nothing.
-    if (change.version === this.version + 1 || this.version === 0) {
+    // Where there was no set yet, the number of the change that makes it says nothing.
+    if (change.version === this.version + 1 || (this.version === 0 && change.first)) {
       this.version = change.version
       this.followed = true
       countChange(this.counts, change)

@@ -72,6 +72,22 @@ it('tells counts anew after a gap, and none of the changes that are in them', as
   expect(messages[1]).toMatchObject({ folded: 1, counts: { PROCESSING: 1, COMPLETED: 1 } })
 })
 
+it('begins with the change that made the set, and reads again when it has heard another first', async () => {
+  const { part, types } = await setUp(read(0, {}))
+  part.hear('1700000000000 j - QUEUED 1 new')
+  part.hear('1700000000001 j QUEUED PROCESSING 2')
+  await settle()
+  expect(types()).toEqual(['counts', 'job', 'job'])
+
+  // The channel was not heard when the set was made: the subscription had only been asked for.
+  const late = await setUp(read(0, {}))
+  late.tagCounts.mockResolvedValueOnce(read(1_700_000_000_001, { PROCESSING: 1 }))
+  late.part.hear('1700000000001 j QUEUED PROCESSING 2')
+  await settle()
+  expect(late.types()).toEqual(['counts', 'counts'])
+  expect(late.messages[1]).toMatchObject({ counts: { QUEUED: 0, PROCESSING: 1 } })
+})
+
 it('takes a number that was there already for another history', async () => {
   const { change, messages, tagCounts } = await setUp(read(5, { QUEUED: 2 }))
   change(6, 'QUEUED', 'PROCESSING')

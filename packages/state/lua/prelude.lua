@@ -202,7 +202,7 @@ end
 -- After every change of state, when the tag's other keys are what they are to be. Of each tag a sorted set holds the states
 -- of its jobs, one range of scores a state; in those of ended jobs the score goes on with the time the job expires, so that
 -- nobody has to count it out. The member `*` counts the changes, and every change is told on the channel of the set's
--- name: `<count> <id> <from> <to> <seq>`, - for no state. An owner is no tag to watch.
+-- name: `<count> <id> <from> <to> <seq>`, - for no state; the one that makes the set with ` new` behind. An owner is no tag to watch.
 local function tell_tags(job, from, to)
   if not job.options.tags or from == to then return end
   local ranges = { SCHEDULED = 1e13, QUEUED = 2e13, PROCESSING = 3e13, COMPLETED = 4e13, FAILED = 5e13, CANCELLED = 6e13 }
@@ -227,13 +227,13 @@ local function tell_tags(job, from, to)
         call('PEXPIRE', states, call('PTTL', tag_key(tag) .. ':ended'))
       end
     end
-    local version = call('ZINCRBY', states, 1, '*')
+    local version, first = call('ZINCRBY', states, 1, '*'), ''
     if version == '1' then
       -- It goes on from no number that a set had which has expired.
-      version = AT
+      version, first = AT, ' new'
       call('ZADD', states, version, '*')
     end
-    call(PUBLISH, states, version .. ' ' .. job.id .. ' ' .. from .. ' ' .. to .. ' ' .. job.seq)
+    call(PUBLISH, states, version .. ' ' .. job.id .. ' ' .. from .. ' ' .. to .. ' ' .. job.seq .. first)
   end
 end
 

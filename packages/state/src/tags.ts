@@ -22,6 +22,8 @@ export interface TagCounts {
 
 export interface TagChange {
   version: number
+  /** It made the set: before it no job had the tag. */
+  first: boolean
   job: string
   /** Null for a job that is new, and for one that was removed. */
   from: State | null
@@ -49,14 +51,15 @@ export const readTagCounts = async (link: RedisLink, keys: Keys, tag: string): P
   return { version: Number(version ?? 0), counts }
 }
 
-const CHANGE = /^(\d+) (\S+) ([A-Z]+|-) ([A-Z]+|-) (\d+)$/
+const CHANGE = /^(\d+) (\S+) ([A-Z]+|-) ([A-Z]+|-) (\d+)( new)?$/
 
 /** The change of a message on a tag's channel, or null for a text that is none of ours. */
 export const tagChangeOf = (message: string): TagChange | null => {
-  const [, version, job = '', from = '', to = '', seq] = CHANGE.exec(message) ?? []
+  const [, version, job = '', from = '', to = '', seq, made] = CHANGE.exec(message) ?? []
   if (version === undefined) return null
   return {
     version: Number(version),
+    first: made !== undefined,
     job,
     from: isState(from) ? from : null,
     to: isState(to) ? to : null,

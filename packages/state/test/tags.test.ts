@@ -95,6 +95,7 @@ it('each change of state is counted and told, once, with where it came from', as
     ...['QUEUED>PROCESSING', 'PROCESSING>QUEUED', 'null>QUEUED', 'QUEUED>PROCESSING', 'PROCESSING>FAILED'],
     ...['QUEUED>PROCESSING', 'PROCESSING>COMPLETED', 'FAILED>null'],
   ])
+  expect(heard.map((change) => change.first)).toEqual(heard.map((_, i) => i === 0))
   const events = await h.history(id)
   for (const { job, seq, to } of heard.filter((change) => change.job === id))
     expect([job, events[seq - 1]]).toMatchObject([id, { state: to }])
