@@ -33,15 +33,21 @@ export const binaryRedis = async (): Promise<Extract<RedisSource, { kind: 'binar
 
 export const startTestRedis = async ({
   engine,
-  ...options
+  appendonly = false,
+  args = [],
 }: {
+  /** What Redis has answered survives a SIGKILL: with its usual `everysec` a write may wait 2 s for the disk. */
   appendonly?: boolean
   args?: string[]
   engine?: Engine | undefined
 } = {}): Promise<TestRedis> => {
   const dir = await mkdtemp(join(tmpdir(), 'jobs-test-redis-'))
   const env = engine ? { ...process.env, JOBS_REDIS_ENGINE: engine } : process.env
-  const server: RunningRedis = await startRedis(await findRedis({ env }), { dir, ...options })
+  const server: RunningRedis = await startRedis(await findRedis({ env }), {
+    dir,
+    appendonly,
+    args: ['--appendfsync', 'always', ...args],
+  })
   let client: Redis | undefined
   const look = (): Redis => {
     if (client) return client

@@ -58,8 +58,7 @@ export const startFleet = async (
   folder: string,
   violation: (check: number, says: string) => void,
 ): Promise<Fleet> => {
-  // With this a server that is killed loses nothing that it has answered.
-  const redis = await startTestRedis({ appendonly: true, args: ['--appendfsync', 'always'] })
+  const redis = await startTestRedis({ appendonly: true })
   const network = startNetwork()
   const jobs = new Jobs({ url: redis.url, namespace: NAMESPACE, deadlineMs: 20_000 })
   const accepted = new Set<string>()
