@@ -151,7 +151,7 @@ const OF_LOSS: readonly string[] = ['ahead', 'diverged', 'redis_recovered'] sati
  * Where the end of the stream may have gone with its master, that holds of what was told after the last reset. Whoever had
  * seen the job end before is gone, and can't be told of the loss.
  */
-const watchViolations = (
+export const watchViolations = (
   { at, job, detail, completed, told: all }: ToldNote,
   histories: ReadonlyMap<string, JobEvent[]>,
   bereftUntil: number | undefined,

@@ -243,18 +243,18 @@ export const FAULTS = {
     ms: [300, 5_000],
     weight: 4,
     delaysRecovery: true,
-    strike: (fleet, target, forMs) =>
-      alone(fleet, async (cluster) => {
+    strike: async (fleet, target, forMs) => {
+      const bereft: number[] = []
+      await alone(fleet, async (cluster) => {
         const { master } = await cluster.holders(prefixOf(fleet, target))
-        const bereft: number[] = []
         for (const [partition, { prefix }] of fleet.jobs.transitions.keys.entries())
           if ((await cluster.holders(prefix)).master === master) bereft.push(partition)
         await master.server.kill('SIGKILL')
         await pause(forMs)
         await master.server.restart()
-        await cluster.settled()
-        for (const partition of bereft) fleet.bereftUntil.set(partition, Date.now())
-      }),
+      })
+      for (const partition of bereft) fleet.bereftUntil.set(partition, Date.now())
+    },
   },
   failover: {
     says: 'CLUSTER FAILOVER: the replica of a master takes over in order',
@@ -280,7 +280,7 @@ export const FAULTS = {
       }),
   },
   'slots-moved': {
-    says: 'the slot of a partition moved to another master key by key, and on to the third',
+    says: 'the slot of a partition moved to another master key by key, and then to the next',
     targets: A_MASTER,
     ms: [200, 1_500],
     weight: 4,
