@@ -59,6 +59,7 @@ export type {
   Grant,
   Moved,
   Outcome,
+  Promoted,
   Rate,
   Reaped,
   Rejection,
