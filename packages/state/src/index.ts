@@ -61,6 +61,7 @@ export type {
   Grant,
   Moved,
   Outcome,
+  Promoted,
   Rate,
   Reaped,
   Rejection,
