@@ -6,7 +6,6 @@ local answer = {}
 -- What is about to expire may lack one half for a moment; milliseconds.
 local SOON = 1000
 local DAY = DEFAULTS.retentionMs
-local CONSUMER_IDLE = DAY
 local RANGES = { SCHEDULED = 1e13, QUEUED = 2e13, PROCESSING = 3e13, COMPLETED = 4e13, FAILED = 5e13, CANCELLED = 6e13 }
 local FIRST_ENDED = 4e13
 local ENTRY = '^%d+%-%d+$'
@@ -63,14 +62,7 @@ local function check_queue(queue)
     tell('queue_unlisted', 'work:' .. queue, 'No reaper and no count looks at the queue: it is not among `queues`.',
       function() call('SADD', PREFIX .. 'queues', queue) end)
   end
-  if not delivered_of(queue) then return end
-  for _, consumer in ipairs(call('XINFO', 'CONSUMERS', work, GROUP)) do
-    local name, pending, idle = consumer[2], consumer[4], consumer[6]
-    if pending == 0 and idle > CONSUMER_IDLE and name ~= 'reaper' then
-      tell('consumer_left', 'work:' .. queue, 'The consumer ' .. name .. ' holds nothing and was not heard of for a day.',
-        function() call('XGROUP', 'DELCONSUMER', work, GROUP, name) end)
-    end
-  end
+  delivered_of(queue)
 end
 
 local function is_pending(work, entry) return call('XPENDING', work, GROUP, entry, entry, 1)[1] ~= nil end

@@ -128,8 +128,6 @@ const PARTS: Record<Part, Rights> = {
     ['XRANGE', keys.work(queue), '-', '+'],
     ['XCLAIM', keys.work(queue), GROUP, ANY, 0, '1-1'],
     ['XINFO', 'GROUPS', keys.work(queue)],
-    ['XINFO', 'CONSUMERS', keys.work(queue), GROUP],
-    ['XGROUP', 'DELCONSUMER', keys.work(queue), GROUP, ANY],
     ['PERSIST', keys.work(queue)],
     ['SMISMEMBER', keys.queues, queue],
     ['XRANGE', keys.endedAs(ANY), '-', '+'],

@@ -37,7 +37,6 @@ export const DAMAGES = {
     severity: 'error',
     mending: 'The group is made again; what runs stays with who runs it.',
   },
-  consumer_left: { severity: 'warning', mending: 'The group forgets it.' },
   stray_entry: { severity: 'warning', mending: 'The entry is deleted.' },
   stray_pending: { severity: 'warning', mending: 'The entry is acknowledged.' },
   stray_listed: { severity: 'warning', mending: 'The entry is deleted.' },
