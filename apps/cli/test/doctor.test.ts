@@ -92,13 +92,11 @@ it('exits 0 where nothing is wrong, 1 with warnings, 2 with damage, and 0 when i
   expect((await takeOne()).id).toBe(id)
 })
 
-it('exits 3 when it can’t look: another number of partitions, no Redis', async () => {
-  await run('enqueue', 'any', '--payload', '1')
-  const mismatch = await run('doctor', '--partitions', '4', '--json')
-  expect(mismatch.code).toBe(3)
-  expect(lines(mismatch.err)).toMatchObject([{ error: { code: 'LAYOUT_MISMATCH' } }])
-  const away = await run('doctor', '--redis', 'redis://127.0.0.1:1')
-  expect(away).toMatchObject({ code: 3, out: [], err: [expect.stringContaining('127.0.0.1:1')] })
+it('exits 3 when it can’t look', async () => {
+  await redis.client().hset(keys().layout, 'partitions', 4, 'schema', 1)
+  const { code, err } = await run('doctor', '--json')
+  expect(code).toBe(3)
+  expect(lines(err)).toMatchObject([{ error: { code: 'LAYOUT_MISMATCH' } }])
 })
 
 it('lists jobs in quarantine with their crashes, and queues again or deletes one or all of them', async () => {
@@ -123,5 +121,4 @@ it('lists jobs in quarantine with their crashes, and queues again or deletes one
   expect(await jobs.get(first)).toMatchObject({ state: 'QUEUED', crashes: 0 })
   expect(await run('quarantine', 'delete', '--all')).toMatchObject({ code: 0, out: ['1 deleted'] })
   expect(await jobs.get(second)).toBeNull()
-  expect((await run('quarantine', 'delete')).code).toBe(64)
 })

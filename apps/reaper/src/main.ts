@@ -8,12 +8,25 @@ import {
   tellFinding,
   waitForRedis,
 } from '@jobs/service'
-import { checkLayout, checkRights, guardServer, Jobs, RedisLink, reaperOf } from '@jobs/state'
+import {
+  caretakerOf,
+  checkLayout,
+  checkRights,
+  guardServer,
+  isStateError,
+  Jobs,
+  RedisLink,
+  reaperOf,
+} from '@jobs/state'
 import { ReaperConfig } from './config.ts'
 import { startLoop } from './loop.ts'
 
 /** Milliseconds between looks for due jobs; a scheduled job starts at most this late. */
 const PROMOTE_MS = 100
+/** Milliseconds between two steps of repair, each of 1 to 2 ms of Redis: a round of a million jobs takes some hours. */
+const REPAIR_MS = 200
+/** Until what could not be repaired is tried again. */
+const REPAIR_AGAIN_MS = 60_000
 
 await runService('reaper', async () => {
   const config = loadConfig(ReaperConfig, process.env)
@@ -69,6 +82,20 @@ await runService('reaper', async () => {
     },
   )
 
+  const caretaker = caretakerOf(jobs)
+  const repairs = startLoop(
+    async () => {
+      for (const { severity: _, ...damage } of await caretaker.step()) log.warn(damage, 'found damage')
+      return REPAIR_MS
+    },
+    (error) => {
+      if (isStateError(error, 'RIGHTS_MISSING'))
+        log.warn({ ...describe(error), code: 'NO_REPAIR_RIGHTS' }, 'nothing broken is mended')
+      else log.warn(describe(error), 'a repair failed; a later one tries again')
+      return REPAIR_AGAIN_MS
+    },
+  )
+
   const ops = await serveOps(config.REAPER_OPS_HOST, config.REAPER_OPS_PORT, () => {
     const age = performance.now() - (sweeps.succeededAt ?? Number.NEGATIVE_INFINITY)
     return age < 3 * intervalMs + 1_000 ? guard.trouble : 'no sweep has succeeded lately: is Redis reachable?'
@@ -82,7 +109,7 @@ await runService('reaper', async () => {
     log,
     service: {
       stop: async () => {
-        await Promise.all([sweeps.stop(), promotions.stop()])
+        await Promise.all([sweeps.stop(), promotions.stop(), repairs.stop()])
         await ops.close()
         guard.stop()
         await probe.close()

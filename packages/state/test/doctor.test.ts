@@ -1,6 +1,6 @@
 // Every kind of damage, made by hand: it is named, and nothing is written; --fix mends it; the job lives on as if nothing had
 // been, and a second look finds nothing.
-import { type DamageCode, type DoctorReport, examine, type Jobs, type keysOf } from '@jobs/state'
+import { type DamageCode, type DoctorReport, examine, type Jobs, keysOf } from '@jobs/state'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Harness, startHarness } from './harness.ts'
 import { checkInvariants } from './invariants.ts'
@@ -620,6 +620,82 @@ describe('what is mended', () => {
     } else await check?.('')
     expect((await examine(h.jobs)).damages).toEqual([])
   })
+})
+
+describe('what can’t be mended as it was', () => {
+  it.each([
+    ['queued', {}],
+    ['scheduled', { delayMs: 3_600_000 }],
+  ])('a %s job whose payload is lost has failed as DAMAGED', async (_, options) => {
+    const id = await inQueue({ ...options, ...TAGS })
+    await redis('DEL', keys().events(id))
+    expect(codes(await examine(h.jobs))).toEqual(['payload_lost'])
+    expect((await examine(h.jobs, { fix: true })).damages).toMatchObject([
+      { code: 'payload_lost', about: id, outcome: 'mended' },
+    ])
+    expect(await h.jobs.get(id)).toMatchObject({ state: 'FAILED', error: { code: 'DAMAGED' } })
+    expect(await h.jobs.counts({ tag: 'red' })).toMatchObject({ FAILED: 1, QUEUED: 0, SCHEDULED: 0 })
+    expect((await examine(h.jobs)).damages).toEqual([])
+  })
+
+  it.each<[string, DamageCode, () => Promise<unknown>]>([
+    [
+      'a history that does not tell how it began, without a job',
+      'stream_without_hash',
+      async () => {
+        const id = await inQueue()
+        await redis('XTRIM', keys().events(id), 'MAXLEN', 0)
+        await redis('XDEL', keys().work('any'), await field(id, 'place'))
+        await redis('DEL', keys().job(id))
+      },
+    ],
+    [
+      'a result that was too large for its event',
+      'stream_without_hash',
+      async () => {
+        const grant = await running()
+        await h.jobs.transitions.complete(grant, JSON.stringify('x'.repeat(20_000)))
+        await redis('DEL', keys().job(grant.id), keys().endedAs('COMPLETED:86400000'))
+      },
+    ],
+    ['a key of no name that is known', 'unknown_key', () => redis('SET', `${keys().prefix}else:1`, '1')],
+    ['a key of another type', 'unreadable', () => redis('SET', keys().tag('red'), '1')],
+    [
+      'a partition that nobody here knows',
+      'foreign_partition',
+      () => redis('SET', keysOf(h.jobs.namespace, 7).job('a'), '1'),
+    ],
+  ])('%s is named and left as it is', async (_, code, make) => {
+    await inQueue()
+    await make()
+    expect(codes(await examine(h.jobs))).toContain(code)
+    const before = await h.redis.digest()
+    const { damages, worst } = await examine(h.jobs, { fix: true })
+    expect(damages.filter(({ outcome }) => outcome !== 'left')).toEqual([])
+    expect(damages.map((damage) => damage.code)).toContain(code)
+    expect(worst).toBe(code === 'unknown_key' ? 'warning' : 'error')
+    expect(await h.redis.digest()).toBe(before)
+  })
+
+  it('where no reaper sweeps it says so', async () => {
+    await inQueue()
+    await redis('HSET', keys().sweep, 'at', 1)
+    expect((await examine(h.jobs, { fix: true })).damages).toMatchObject([
+      { code: 'no_reaper', severity: 'warning', outcome: 'left' },
+    ])
+  })
+})
+
+it('a watcher who counts the jobs of a tag is told of a repair, by number', async () => {
+  const id = await inQueue(TAGS)
+  await redis('ZADD', keys().tagStates('red'), 3e13, id)
+  const counted = Number(await redis('ZSCORE', keys().tagStates('red'), '*'))
+  const client = h.redis.client().duplicate()
+  const heard = new Promise((resolve) => client.on('message', (_, message) => resolve(message)))
+  await client.subscribe(keys().tagStates('red'))
+  await examine(h.jobs, { fix: true })
+  expect(await heard).toBe(`${counted + 1} ${id} PROCESSING QUEUED 1`)
+  client.disconnect()
 })
 
 const worstOfServer = ({ server }: DoctorReport) => (server.length > 0 ? 'warning' : 'clean')
