@@ -172,6 +172,7 @@ end
 -- Every change of a tag's counts is numbered and told, a repair too: who counts along stays right.
 local function count_tag(tag, id, from, to, seq)
   local states = tag_key(tag) .. ':states'
+  if to == '-' and call('EXISTS', states) == 0 then return end
   local version, first = call('ZINCRBY', states, 1, '*'), ''
   if version == '1' then
     version, first = AT, ' new'

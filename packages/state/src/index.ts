@@ -1,7 +1,9 @@
 // @jobs/state: live, crash-proof job state on Redis.
+
 export { addressOf } from './address.ts'
 export type { AttemptEnd, Handler, JobContext } from './attempt.ts'
 export type { Backoff } from './backoff.ts'
+export type { ConnectOptions } from './connect-options.ts'
 export type { LinkOptions } from './connection.ts'
 export { defineJob, type JobDefinition } from './define.ts'
 export { DAMAGES, type Damage, type DamageCode } from './doctor/damage.ts'
@@ -23,7 +25,7 @@ export type { Explanation } from './explain.ts'
 export { FinalError } from './failure.ts'
 export type { AttemptRecord } from './history.ts'
 export type { BatchItem, Enqueued } from './intake.ts'
-export { type ConnectOptions, connectJobs, Jobs } from './jobs.ts'
+export { connectJobs, Jobs } from './jobs.ts'
 export { type Keys, keysOf, partitionOf } from './keys.ts'
 export { checkLayout } from './layout.ts'
 export type { ListOptions, Page } from './listing.ts'

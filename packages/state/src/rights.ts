@@ -84,9 +84,9 @@ const PARTS: Record<Part, Rights> = {
     ['PEXPIRE', keys.heartbeat(ANY), 1],
     ['XREADGROUP', 'GROUP', GROUP, ANY, 'STREAMS', keys.work(queue), '>'],
     ['XREADGROUP', 'GROUP', GROUP, ANY, 'STREAMS', keys.work(`${queue}:high`), '>'],
+    ['XREADGROUP', 'GROUP', GROUP, ANY, 'STREAMS', keys.work(`${queue}:low`), '>'],
     ['XLEN', keys.work(queue)],
     ['XCLAIM', keys.work(queue), GROUP, ANY, 0, '1-1'],
-    ['SMISMEMBER', keys.queues, queue],
     ['SMISMEMBER', keys.paused, queue],
     ['LLEN', keys.rate(queue)],
     ['LINDEX', keys.rate(queue), 0],
@@ -159,6 +159,19 @@ const PARTS: Record<Part, Rights> = {
   ],
 }
 
+/** What it does in the first partition alone. */
+const FIRST: Partial<Record<Part, (first: Keys) => Command[]>> = {
+  worker: ({ worker, workers }) => [
+    ['SET', worker(ANY), '', 'PX', 1],
+    ['DEL', worker(ANY)],
+    ['ZADD', workers, 1, ANY],
+    ['ZREM', workers, ANY],
+    ['ZREMRANGEBYSCORE', workers, 0, 1],
+    ['PTTL', workers],
+    ['PEXPIRE', workers, 1],
+  ],
+}
+
 /**
  * Throws RIGHTS_MISSING, and has changed nothing, when the user of the link lacks what its part needs.
  *
@@ -171,8 +184,9 @@ export const checkRights = async (
   queue: string = ANY,
 ): Promise<void> => {
   await Promise.all(
-    partitions.map(async (keys) => {
+    partitions.map(async (keys, i) => {
       const commands = PARTS[part](keys, queue, link.publish)
+      if (i === 0) commands.push(...(FIRST[part]?.(keys) ?? []))
       const argv = commands.flatMap((command) => [command.length, ...command].map(String))
       const refused = (await link.script(SCRIPTS.rights, keys.prefix, argv)) as string[]
       if (refused.length > 0)

@@ -12,7 +12,6 @@ const OUTSIDE = new Set([
   ...['+hello', '+info', '+ping', '+client|setname', '+client|id', '+client|unblock', '+eval', '+evalsha'],
   ...['+time', '+multi', '+exec', '+subscribe', '+unsubscribe', '+hgetall', '+hsetnx', '+wait', '+smembers'],
   ...[`~{${NAMESPACE}:*}:`, `~{${NAMESPACE}:*}:confirmed`, `~{${NAMESPACE}:0}:layout`],
-  ...[`~{${NAMESPACE}:0}:worker:*`, `~{${NAMESPACE}:0}:workers`],
 ])
 /** The producer has it to listen: it publishes nothing. */
 const LISTENED = `&{${NAMESPACE}:*}:jobs:*`
