@@ -1,6 +1,7 @@
 // Every kind of damage, made by hand: it is named, and nothing is written; --fix mends it; the job lives on as if nothing had
 // been, and a second look finds nothing.
-import { type DamageCode, type DoctorReport, examine, type Jobs, keysOf } from '@jobs/state'
+import { readFileSync } from 'node:fs'
+import { DAMAGES, type DamageCode, type DoctorReport, examine, type Jobs, keysOf } from '@jobs/state'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Harness, startHarness } from './harness.ts'
 import { checkInvariants } from './invariants.ts'
@@ -696,6 +697,15 @@ it('a watcher who counts the jobs of a tag is told of a repair, by number', asyn
   await examine(h.jobs, { fix: true })
   expect(await heard).toBe(`${counted + 1} ${id} PROCESSING QUEUED 1`)
   client.disconnect()
+})
+
+it('every code stands in docs/doctor.md with its severity, and no other', () => {
+  const page = readFileSync(new URL('../../../docs/doctor.md', import.meta.url), 'utf8')
+  const rows = [...page.matchAll(/^\| `(\w+)` \| (error|warning) \|/gm)].map(([, code, severity]) => [
+    code,
+    severity,
+  ])
+  expect(rows).toEqual(Object.entries(DAMAGES).map(([code, { severity }]) => [code, severity]))
 })
 
 const worstOfServer = ({ server }: DoctorReport) => (server.length > 0 ? 'warning' : 'clean')
