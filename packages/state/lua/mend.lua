@@ -366,7 +366,7 @@ end
 -- What stands in a list and belongs to no job of it ------------------------------------------------------------------------
 
 local function check_entry(queue, entry_and_id)
-  local entry, id = match(entry_and_id, '^(%S+) (%S*)$')
+  local entry, id = match(entry_and_id, '^(%S+) (.*)$')
   local work = PREFIX .. 'work:' .. queue
   local job = look_up(id)
   if job == false then return end
@@ -388,7 +388,7 @@ local function check_pending(queue, entry)
 end
 
 local function check_listed(name, entry_and_id)
-  local entry, id = match(entry_and_id, '^(%S+) (%S*)$')
+  local entry, id = match(entry_and_id, '^(%S+) (.*)$')
   local state, retention = match(name, '^(%u+):(%d+)$')
   local job = look_up(id)
   if job == false or job and job.place == entry and job.state == state then return end

@@ -1,7 +1,15 @@
 // Every kind of damage, made by hand: it is named, and nothing is written; --fix mends it; the job lives on as if nothing had
 // been, and a second look finds nothing.
 import { readFileSync } from 'node:fs'
-import { DAMAGES, type DamageCode, type DoctorReport, examine, type Jobs, keysOf } from '@jobs/state'
+import {
+  caretakerOf,
+  DAMAGES,
+  type DamageCode,
+  type DoctorReport,
+  examine,
+  type Jobs,
+  keysOf,
+} from '@jobs/state'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Harness, startHarness } from './harness.ts'
 import { checkInvariants } from './invariants.ts'
@@ -697,6 +705,21 @@ it('a watcher who counts the jobs of a tag is told of a repair, by number', asyn
   await examine(h.jobs, { fix: true })
   expect(await heard).toBe(`${counted + 1} ${id} PROCESSING QUEUED 1`)
   client.disconnect()
+})
+
+it('a caretaker mends step by step, tells once what can’t be mended, and counts', async () => {
+  const id = await inQueue()
+  await redis('DEL', keys().work('any'))
+  await redis('SET', `${keys().prefix}else:\x1b[31m`, '1')
+  const caretaker = caretakerOf(h.jobs)
+  const told = []
+  for (let n = 0; n < 30; n++) told.push(...(await caretaker.step()))
+  expect(told.map(({ code, about, outcome }) => [code, about, outcome]).sort()).toEqual([
+    ['not_queued', id, 'mended'],
+    ['unknown_key', 'else:?[31m', 'left'],
+  ])
+  expect(caretaker.counts).toMatchObject({ not_queued: { mended: 1 }, unknown_key: { left: 1 } })
+  await runToItsEnd(id)
 })
 
 it('every code stands in docs/doctor.md with its severity, and no other', () => {

@@ -19,7 +19,6 @@ export const DAMAGES = {
   hash_unreadable: { severity: 'error', mending: 'The job is made again of its history.' },
   history_short: { severity: 'error', mending: 'Its history goes on with a line that says so.' },
   behind_history: { severity: 'error', mending: 'The job follows its history.' },
-  restored: { severity: 'error', mending: 'The job was made again of its history.' },
   would_vanish: { severity: 'error', mending: 'Its time to live is taken away.' },
   lives_for_ever: { severity: 'warning', mending: 'It gets the time to live that it should have had.' },
   lifetimes_differ: { severity: 'warning', mending: 'The history gets the lifetime of the job.' },
@@ -65,10 +64,20 @@ export interface Damage {
   outcome: 'found' | 'mended' | 'left'
 }
 
+/** Keys and ids are anybody's text, and go to terminals. */
+const harmless = (text: string) => text.replace(/\p{Cc}/gu, '?').slice(0, 300)
+
 export const damageOf = (
   code: DamageCode,
   partition: number,
   about: string,
   says: string,
   outcome: Damage['outcome'] = 'found',
-): Damage => ({ code, severity: DAMAGES[code].severity, partition, about, says, outcome })
+): Damage => ({
+  code,
+  severity: DAMAGES[code].severity,
+  partition,
+  about: harmless(about),
+  says: harmless(says),
+  outcome,
+})

@@ -23,13 +23,20 @@ interface Step {
   damages: Damage[]
 }
 
+interface Look {
+  damages: Damage[]
+  /** Those of them that only the history, folded, can mend. */
+  restorable: Damage[]
+  restored: boolean
+}
+
 const look = async (
   { link }: Jobs,
   keys: Keys,
   partition: number,
   things: readonly Thing[],
   fix: boolean,
-): Promise<(Damage & { restorable: boolean })[]> => {
+): Promise<Look> => {
   const argv = things.flatMap(([kind, a, b = '']) => [kind, a, String(b)])
   const reply = (await link.script(SCRIPTS.mend, keys.prefix, [
     keys.prefix,
@@ -37,16 +44,19 @@ const look = async (
     fix ? 'fix' : '',
     ...argv,
   ])) as string[]
-  const damages: (Damage & { restorable: boolean })[] = []
+  const seen: Look = { damages: [], restorable: [], restored: false }
   for (let i = 0; i + 3 < reply.length; i += 4) {
     const [code, about = '', says = '', outcome] = reply.slice(i, i + 4)
+    if (code === 'restored') {
+      seen.restored = true
+      continue
+    }
     const told = outcome === 'mended' ? 'mended' : fix ? 'left' : 'found'
-    damages.push({
-      ...damageOf(code as DamageCode, partition, about, says, told),
-      restorable: outcome === 'restore',
-    })
+    const damage = damageOf(code as DamageCode, partition, about, says, told)
+    seen.damages.push(damage)
+    if (outcome === 'restore') seen.restorable.push(damage)
   }
-  return damages
+  return seen
 }
 
 const mend = async (
@@ -56,19 +66,16 @@ const mend = async (
   things: readonly Thing[],
   fix: boolean,
 ): Promise<Damage[]> => {
-  const damages: Damage[] = []
-  for (const { restorable, ...damage } of await look(jobs, keys, partition, things, fix)) {
-    damages.push(damage)
-    if (!restorable || !fix) continue
+  const { damages, restorable } = await look(jobs, keys, partition, things, fix)
+  for (const damage of fix ? restorable : []) {
     const folded = await restoreArgument(jobs.link, keys, damage.about)
     if (folded === null) {
       damage.says += ' What is left of its history does not tell enough to make it again.'
       continue
     }
-    const more = await look(jobs, keys, partition, [['restore', damage.about, folded]], fix)
-    for (const { restorable: _, ...each } of more)
-      if (each.code === 'restored') damage.outcome = 'mended'
-      else damages.push(each)
+    const again = await look(jobs, keys, partition, [['restore', damage.about, folded]], fix)
+    if (again.restored) damage.outcome = 'mended'
+    damages.push(...again.damages)
   }
   return damages
 }
@@ -131,6 +138,14 @@ export interface DoctorReport {
   worst: 'clean' | 'warning' | 'error'
 }
 
+const whatOf = ({ code, partition, about, says }: Damage) => JSON.stringify([code, partition, about, says])
+
+const count = (counts: DoctorReport['counts'], { code, outcome }: Damage): void => {
+  const those = counts[code] ?? { found: 0, mended: 0, left: 0 }
+  those[outcome]++
+  counts[code] = those
+}
+
 /**
  * Looks through a namespace that may be in use, and takes at most half of the time for it: each step is followed by a rest
  * as long as itself. With `fix` it mends what it finds; a job that was lost is queued again, or named.
@@ -157,13 +172,11 @@ export const examine = async (jobs: Jobs, options: DoctorOptions = {}): Promise<
   const seen = new Set<string>()
   let found = 0
   const tell = (damage: Damage) => {
-    const what = JSON.stringify([damage.code, damage.partition, damage.about, damage.says])
+    const what = whatOf(damage)
     if (seen.has(what)) return
     if (seen.size < TOLD) seen.add(what)
     found++
-    const counts = report.counts[damage.code] ?? { found: 0, mended: 0, left: 0 }
-    counts[damage.outcome]++
-    report.counts[damage.code] = counts
+    count(report.counts, damage)
     if (damage.outcome !== 'mended') bad(damage.severity)
     if (report.damages.length >= TOLD) return
     report.damages.push(damage)
@@ -191,23 +204,38 @@ export const examine = async (jobs: Jobs, options: DoctorOptions = {}): Promise<
 
 /**
  * Looks a namespace through again and again, one short step a call, and mends it.
- *
- * @throws StateError RIGHTS_MISSING at the first step, where the user may not do all of it
  */
 export const caretakerOf = (jobs: Jobs) => {
+  const counts: DoctorReport['counts'] = {}
+  const left = new Set<string>()
   let allowed = false
   let round: AsyncGenerator<Step> | undefined
+  /** What can't be mended is no news in the next round. */
+  const isNews = (damage: Damage) => {
+    const what = whatOf(damage)
+    if (damage.outcome === 'left' && left.has(what)) return false
+    if (damage.outcome === 'left' && left.size < TOLD) left.add(what)
+    return true
+  }
   return {
-    /** Answers what it found and mended. */
+    /** What was told so far, by code and outcome. */
+    counts,
+
+    /**
+     * Answers what it mended, or can't mend.
+     *
+     * @throws StateError RIGHTS_MISSING where the user may not do all of it
+     */
     step: async (): Promise<Damage[]> => {
       if (!allowed) await checkRights(jobs.link, jobs.transitions.keys, 'repair')
       allowed = true
       round ??= steps(jobs, true)
       try {
         const step = await round.next()
-        if (!step.done) return step.value.damages
-        round = undefined
-        return []
+        if (step.done) round = undefined
+        const news = (step.done ? [] : step.value.damages).filter(isNews)
+        for (const damage of news) count(counts, damage)
+        return news
       } catch (error) {
         round = undefined
         throw error
