@@ -2,6 +2,7 @@
 // job may end. For tests of what the processes need, and of what they leave in Redis.
 import {
   defineJob,
+  examine,
   type Grant,
   isStateError,
   type Jobs,
@@ -324,6 +325,25 @@ const forgetWorker = async ({ reaper }: Processes, admin: RedisLink): Promise<vo
   )
 }
 
+/** A running job loses its work entry and is to vanish, a waiting one loses its hash: once for each who may mend that. */
+const repair = async (hand: Hands, { reaper, ops }: Processes, admin: RedisLink): Promise<void> => {
+  for (const mender of [reaper, ops]) {
+    await hand.enqueue()
+    const { id } = await hand.next()
+    const keys = hand.keysFor(id)
+    const place = String(await admin.call('HGET', keys.job(id), 'place'))
+    await admin.call('XACK', keys.work(byHand.name), 'workers', place)
+    await admin.call('PEXPIRE', keys.job(id), HOUR)
+    const lost = await hand.enqueue()
+    await admin.call('DEL', hand.keysFor(lost).job(lost))
+    const { damages } = await examine(mender, { fix: true })
+    for (const code of ['not_held', 'would_vanish', 'stream_without_hash'])
+      if (!damages.some((damage) => damage.code === code && damage.outcome === 'mended'))
+        throw new Error(`${code} was not mended: ${JSON.stringify(damages)}`)
+    await ops.drain(byHand.name)
+  }
+}
+
 export const busyDay = async (as: Processes, admin: RedisLink): Promise<Left> => {
   const hand = handsOf(as, admin)
   const ended = await workADay(as)
@@ -339,6 +359,7 @@ export const busyDay = async (as: Processes, admin: RedisLink): Promise<Left> =>
   await operate(as, ended)
   await as.reaper.counts()
   await as.reaper.queues()
+  await repair(hand, as, admin)
   const scheduled = await hand.enqueue({ delayMs: HOUR, tags: ['red'] })
   await hand.enqueue({ timeoutMs: HOUR })
   const processing = await hand.next()
