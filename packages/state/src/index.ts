@@ -6,6 +6,8 @@ export type { Backoff } from './backoff.ts'
 export type { ConnectOptions } from './connect-options.ts'
 export type { LinkOptions } from './connection.ts'
 export { defineJob, type JobDefinition } from './define.ts'
+export { DAMAGES, type Damage, type DamageCode } from './doctor/damage.ts'
+export { caretakerOf, type DoctorOptions, type DoctorReport, examine } from './doctor/doctor.ts'
 export type { Ack } from './durability.ts'
 export type { EnqueueOptions } from './enqueue.ts'
 export { isStateError, StateError, type StateErrorCode } from './errors.ts'
@@ -29,6 +31,7 @@ export { checkLayout } from './layout.ts'
 export type { ListOptions, Page } from './listing.ts'
 export type { Lease, Live } from './live.ts'
 export type { WorkerAbout } from './presence.ts'
+export type { Crash, Quarantined, QuarantineOutcome, QuarantineWhich } from './quarantine.ts'
 export type { QueueStats } from './queues.ts'
 export { reaperOf, type SweepReport } from './recovery.ts'
 export { RedisLink } from './redis.ts'
@@ -61,6 +64,7 @@ export type {
   Grant,
   Moved,
   Outcome,
+  Promoted,
   Rate,
   Reaped,
   Rejection,

@@ -13,6 +13,7 @@ import { checkLayout } from './layout.ts'
 import { countJobs, type ListOptions, listJobs, type Page } from './listing.ts'
 import { News } from './news.ts'
 import { presentWorkers, type WorkerAbout } from './presence.ts'
+import { quarantineOf } from './quarantine.ts'
 import { type QueueStats, queueStats } from './queues.ts'
 import { RedisLink } from './redis.ts'
 import { nameOfRevoked, type Revoked } from './revocation.ts'
@@ -69,6 +70,8 @@ export class Jobs {
   readonly link: RedisLink
   readonly transitions: Transitions
   readonly options: ConnectOptions
+  /** Jobs that killed one worker after the other, and were taken out for it. */
+  readonly quarantine = quarantineOf(this)
   private readonly intake: Intake
   private readonly news: News
   private readonly minter: Minter | undefined

@@ -8,7 +8,8 @@ import { SCRIPTS } from './scripts.generated.ts'
 /** Stands for any id, tag or digest. Nothing is read or written under it. */
 const ANY = 'any'
 
-type Part = 'producer' | 'worker' | 'reaper'
+/** `repair`: looking through everything and mending it, by a reaper or an operator. */
+type Part = 'producer' | 'worker' | 'reaper' | 'repair'
 type Rights = (keys: Keys, queue: string, publish: RedisLink['publish']) => Command[]
 
 /** Puts an id into a queue. */
@@ -95,13 +96,72 @@ const PARTS: Record<Part, Rights> = {
   reaper: (keys, queue, publish) => [
     ...ending(keys, queue, publish),
     ['EXISTS', keys.heartbeat(ANY)],
-    ['XAUTOCLAIM', keys.work(queue), GROUP, ANY, 1, '0'],
+    ['XRANGE', keys.work(queue), '1-1', '1-1'],
     ['XINFO', 'CONSUMERS', keys.work(queue), GROUP],
     ['XGROUP', 'DELCONSUMER', keys.work(queue), GROUP, ANY],
     ['HSET', keys.sweep, 'at', 1],
     ['ZRANGE', keys.scheduled, 0, 0],
     ['ZRANGEBYSCORE', keys.scheduled, 0, 1],
     ['ZRANGEBYSCORE', keys.deadlines, 0, 1],
+    // What its metrics count.
+    ['ZCARD', keys.scheduled],
+    ['XLEN', keys.work(queue)],
+    ['XINFO', 'GROUPS', keys.work(queue)],
+    ['XRANGE', keys.endedAs(ANY), '-', '+'],
+    ['SMEMBERS', keys.paused],
+  ],
+  repair: (keys, queue, publish) => [
+    ...ending(keys, queue, publish),
+    ['SCAN', 0],
+    ...[keys.scheduled, keys.deadlines, keys.tag(ANY), keys.tagEnded(ANY), keys.tagStates(ANY)].flatMap(
+      (key) =>
+        [
+          ['ZSCAN', key, 0],
+          ['ZSCORE', key, ANY],
+          ['PERSIST', key],
+          ['PTTL', key],
+          ['ZREM', key, ANY],
+        ] as const,
+    ),
+    ['HSET', keys.job(ANY), 'f', 'v'],
+    ['PERSIST', keys.job(ANY)],
+    ['PERSIST', keys.events(ANY)],
+    ['EXISTS', keys.events(ANY)],
+    ['XRANGE', keys.events(ANY), '-', '+'],
+    ['XREVRANGE', keys.events(ANY), '+', '-'],
+    ['GET', keys.heartbeat(ANY)],
+    ['PEXPIRE', keys.heartbeat(ANY), 1],
+    ['XRANGE', keys.work(queue), '-', '+'],
+    ['XCLAIM', keys.work(queue), GROUP, ANY, 0, '1-1'],
+    ['XINFO', 'GROUPS', keys.work(queue)],
+    ['PERSIST', keys.work(queue)],
+    ['SMISMEMBER', keys.queues, queue],
+    ['XRANGE', keys.endedAs(ANY), '-', '+'],
+    ['XDEL', keys.endedAs(ANY), '1-1'],
+    ['ZSCORE', keys.ended, ANY],
+    ['HGET', keys.sweep, 'at'],
+    ...[
+      keys.key(ANY),
+      keys.rate(ANY),
+      keys.worker(ANY),
+      keys.workers,
+      keys.revoked,
+      keys.confirmed,
+      keys.ended,
+    ].flatMap(
+      (key) =>
+        [
+          ['PTTL', key],
+          ['PEXPIRE', key, 1],
+        ] as const,
+    ),
+    ...[keys.queues, keys.paused, keys.stream, keys.sweep].flatMap(
+      (key) =>
+        [
+          ['PTTL', key],
+          ['PERSIST', key],
+        ] as const,
+    ),
   ],
 }
 

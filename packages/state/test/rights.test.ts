@@ -38,6 +38,20 @@ const as = async (words: readonly string[]) => {
   })
 }
 
+it('what repair needs is asked for too, and refused where a word of it is missing', async () => {
+  const lines = aclUnder('Repair', NAMESPACE, 'secret').filter(([, user]) => user === `${NAMESPACE}-reaper`)
+  const more = lines.flatMap((line) => line.slice(2)).filter((word) => !['+multi', '+exec'].includes(word))
+  const check = async (words: readonly string[]) => {
+    const jobs = await as([...wordsOf('reaper'), ...words])
+    await checkRights(jobs.link, jobs.transitions.keys, 'repair').finally(() => jobs.close())
+  }
+  await check(more)
+  for (const word of more)
+    await expect(check(more.filter((each) => each !== word)), word).rejects.toMatchObject({
+      code: 'RIGHTS_MISSING',
+    })
+})
+
 describe.each(['producer', 'worker', 'reaper'] as const)('a %s', (part) => {
   const check = async (words: readonly string[]) => {
     const jobs = await as(words)
