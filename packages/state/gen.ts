@@ -91,7 +91,7 @@ const apply = (allowOom: boolean) => {
 }
 
 const pass = (name: PassName) =>
-  opened(MOVES[name].allowOom)
+  (name === 'promote' ? opened(MOVES[name].allowOom) : opened(MOVES[name].allowOom).file('recover'))
     .generated(`${row(name)}${taken(PASSES[name], '2')}`)
     .file(name)
     .generated('end)()\n')

@@ -66,6 +66,7 @@ export class Connection {
         get grant() {
           return credentials.grant ?? NOTHING
         },
+        shares: auth.shares.subscriptions,
         refused: (what) =>
           auth.audit({
             what: 'job' in what ? 'job' : 'tag',
@@ -94,7 +95,7 @@ export class Connection {
     socket.on('error', () => undefined)
     socket.on('close', () => this.closed())
     this.heartbeat = setInterval(() => this.beat(), heartbeatMs)
-    if (grant) this.welcome()
+    if (credentials.grant) this.welcome()
   }
 
   private welcome(): void {

@@ -3,7 +3,7 @@
 import type { ClientMessage, ErrorCode, ServerMessage } from '@jobs/protocol'
 import { isStateError } from '@jobs/state'
 import type { Grant } from './grant.ts'
-import { granted } from './limits.ts'
+import { granted, type Tally } from './limits.ts'
 import type { Member } from './room.ts'
 import { type Rooms, RoomsFullError } from './rooms.ts'
 import type { TagMember } from './tag-room.ts'
@@ -28,6 +28,8 @@ interface About {
 export interface Client {
   /** What it may watch at the moment. */
   readonly grant: Grant
+  /** Subscriptions of all connections, by subject. */
+  readonly shares: Tally
   /** Whether it takes what it asked for: no more is read for it meanwhile. */
   readonly hasRoom: boolean
   push(message: string | Told, asked?: boolean): void
@@ -63,12 +65,12 @@ export class Subscriptions {
       this.error('already_subscribed', 'This connection watches that job already.', { id, job })
       return
     }
-    if (this.isFull({ id, job })) return
+    if (!this.admits({ id, job })) return
     const member: Member = {
       detail,
       say: (message, direct) => this.client.push(message, direct),
       left: () => {
-        if (this.watched.get(job) === member) this.watched.delete(job)
+        if (this.watched.get(job) === member) this.drop(job)
       },
     }
     this.watched.set(job, member)
@@ -80,7 +82,7 @@ export class Subscriptions {
       this.error('already_subscribed', 'This connection watches that tag already.', { id, tag })
       return
     }
-    if (this.isFull({ id, tag })) return
+    if (!this.admits({ id, tag })) return
     const { client } = this
     const member: TagMember = {
       get hasRoom() {
@@ -92,14 +94,28 @@ export class Subscriptions {
     this.unreadTags.set(tag, { member, id })
   }
 
-  private isFull(about: About): boolean {
-    if (this.watched.size + this.tags.size < granted.subscriptions) return false
-    this.error(
-      'limit_exceeded',
-      `A connection watches at most ${granted.subscriptions} jobs and tags.`,
-      about,
-    )
-    return true
+  private admits(about: About): boolean {
+    if (this.watched.size + this.tags.size >= granted.subscriptions) {
+      const most = `A connection watches at most ${granted.subscriptions} jobs and tags.`
+      this.error('limit_exceeded', most, about)
+      return false
+    }
+    if (this.client.shares.take(this.client.grant.subject)) return true
+    const most = "All connections of this token's subject together watch as many jobs and tags as they may."
+    this.error('limit_exceeded', most, about, true)
+    return false
+  }
+
+  private drop(job: string): void {
+    this.watched.delete(job)
+    this.unread.delete(job)
+    this.client.shares.giveBack(this.client.grant.subject)
+  }
+
+  private dropTag(tag: string): void {
+    this.tags.delete(tag)
+    this.unreadTags.delete(tag)
+    this.client.shares.giveBack(this.client.grant.subject)
   }
 
   /** Reads watched jobs and tags while the client takes what it asked for; tells what was held back meanwhile. */
@@ -146,7 +162,11 @@ export class Subscriptions {
   }
 
   private async joinTag(tag: string, member: TagMember, id: string | undefined): Promise<void> {
-    const leave = () => this.tags.get(tag) === member && this.tags.delete(tag)
+    const leave = () => {
+      const watches = this.tags.get(tag) === member
+      if (watches) this.dropTag(tag)
+      return watches
+    }
     if (!this.client.grant.mayWatchTag(tag)) {
       this.client.refused({ tag })
       if (leave()) this.error('not_found', 'This tag is not for you to watch.', { id, tag })
@@ -185,8 +205,7 @@ export class Subscriptions {
       this.error('not_found', 'This connection does not watch that job.', { id, job })
       return
     }
-    this.watched.delete(job)
-    this.unread.delete(job)
+    this.drop(job)
     this.rooms.leave(job, member)
     this.say({ type: 'unsubscribed', job, code: 'requested', ...echo(id) })
   }
@@ -197,8 +216,7 @@ export class Subscriptions {
       this.error('not_found', 'This connection does not watch that tag.', { id, tag })
       return
     }
-    this.tags.delete(tag)
-    this.unreadTags.delete(tag)
+    this.dropTag(tag)
     this.rooms.tags.leave(tag, member)
     this.say({ type: 'unsubscribed', tag, code: 'requested', ...echo(id) })
   }
@@ -207,15 +225,13 @@ export class Subscriptions {
   narrow(): void {
     for (const [job, member] of this.watched) {
       if (this.client.grant.mayWatchJob(job)) continue
-      this.watched.delete(job)
-      this.unread.delete(job)
+      this.drop(job)
       this.rooms.leave(job, member)
       this.say({ type: 'unsubscribed', job, code: 'not_found' })
     }
     for (const [tag, member] of this.tags) {
       if (this.client.grant.mayWatchTag(tag)) continue
-      this.tags.delete(tag)
-      this.unreadTags.delete(tag)
+      this.dropTag(tag)
       this.rooms.tags.leave(tag, member)
       this.say({ type: 'unsubscribed', tag, code: 'not_found' })
     }
@@ -223,12 +239,14 @@ export class Subscriptions {
 
   /** The client is gone. */
   end(): void {
-    this.unread.clear()
-    this.unreadTags.clear()
-    for (const [job, member] of this.watched) this.rooms.leave(job, member)
-    for (const [tag, member] of this.tags) this.rooms.tags.leave(tag, member)
-    this.watched.clear()
-    this.tags.clear()
+    for (const [job, member] of this.watched) {
+      this.drop(job)
+      this.rooms.leave(job, member)
+    }
+    for (const [tag, member] of this.tags) {
+      this.dropTag(tag)
+      this.rooms.tags.leave(tag, member)
+    }
   }
 
   private say(message: ServerMessage): void {

@@ -79,7 +79,9 @@ export const lifecycle = async (rounds: number, tell: (line: string) => void): P
     compared(single, 'full life, concurrency 1, every update written', 'jobs/s', (m) => m.jobsPerSecond, {
       atLeast: 1.3,
     }),
-    compared(singleDefaults, 'the same with the defaults', 'jobs/s', (m) => m.jobsPerSecond, { atLeast: 1.3 }),
+    compared(singleDefaults, 'the same with the defaults', 'jobs/s', (m) => m.jobsPerSecond, {
+      atLeast: 1.3,
+    }),
     compared(batches, 'enqueue in batches of 1,000', 'jobs/s', (m) => m.jobsPerSecond, { atLeast: 2 }),
     compared(written, 'Redis CPU a job, every update written', 'µs', (m) => m.redisMicros, { atMost: 0.7 }),
     compared(defaults, 'Redis CPU a job, defaults', 'µs', (m) => m.redisMicros, { atMost: 0.5 }),

@@ -315,7 +315,7 @@ local function pull(job, from)
     if may_have_heartbeat(startedAt, leaseMs) then call('DEL', heartbeat_key(job.id)) end
     put('run', int(startedAt))
     call('HDEL', job.key, 'worker')
-    if job.options.timeoutMs then call('ZREM', DEADLINES, job.id) end
+    if job.options.timeoutMs or job.options.stallMs then call('ZREM', DEADLINES, job.id) end
   end
 end
 
@@ -421,10 +421,10 @@ local function is_over(job)
   return deadline and tonumber(deadline) <= NOW
 end
 
-local function expire(job)
+local function expire(job, more)
   MOVE = 'expire'
   local failure = '{"name":"Expired","code":"EXPIRED","message":"Nobody took the job within its time to live."}'
-  finish(job, 'FAILED', failed(job, failure))
+  finish(job, 'FAILED', failed(job, failure) .. (more or ''))
 end
 
 -- Takes an ended job out of the lists of ended ones.

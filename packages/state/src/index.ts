@@ -64,6 +64,7 @@ export type {
   Grant,
   Moved,
   Outcome,
+  Promoted,
   Rate,
   Reaped,
   Rejection,

@@ -96,13 +96,19 @@ const PARTS: Record<Part, Rights> = {
   reaper: (keys, queue, publish) => [
     ...ending(keys, queue, publish),
     ['EXISTS', keys.heartbeat(ANY)],
-    ['XAUTOCLAIM', keys.work(queue), GROUP, ANY, 1, '0'],
+    ['XRANGE', keys.work(queue), '1-1', '1-1'],
     ['XINFO', 'CONSUMERS', keys.work(queue), GROUP],
     ['XGROUP', 'DELCONSUMER', keys.work(queue), GROUP, ANY],
     ['HSET', keys.sweep, 'at', 1],
     ['ZRANGE', keys.scheduled, 0, 0],
     ['ZRANGEBYSCORE', keys.scheduled, 0, 1],
     ['ZRANGEBYSCORE', keys.deadlines, 0, 1],
+    // What its metrics count.
+    ['ZCARD', keys.scheduled],
+    ['XLEN', keys.work(queue)],
+    ['XINFO', 'GROUPS', keys.work(queue)],
+    ['XRANGE', keys.endedAs(ANY), '-', '+'],
+    ['SMEMBERS', keys.paused],
   ],
   repair: (keys, queue, publish) => [
     ...ending(keys, queue, publish),

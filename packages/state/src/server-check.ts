@@ -25,7 +25,7 @@ export interface Finding {
   fix: string
 }
 
-/** Before it XAUTOCLAIM may overflow the heap (CVE-2022-31144), and a sweep lives on it. */
+/** Before it XAUTOCLAIM may overflow the heap (CVE-2022-31144); it also lacks what sweeps need. */
 const OLDEST = [7, 0, 4]
 
 const isOlder = (version: string): boolean => {

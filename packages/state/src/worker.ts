@@ -31,7 +31,7 @@ const WorkerOptions = z.strictObject({
     .regex(/^[A-Za-z0-9._~-]{1,128}$/)
     .refine((id) => id !== REAPER, 'reapers go by this name')
     .optional(),
-  /** Milliseconds without a heartbeat after which a job counts as orphaned. */
+  /** Milliseconds without a heartbeat after which a job counts as orphaned; a job may have its own. */
   leaseMs: z.number().int().min(200).max(3_600_000).default(DEFAULTS.leaseMs),
   /** Milliseconds between heartbeats; at most a third of the lease, so that one may get lost. */
   heartbeatMs: z.number().int().min(50).optional(),
@@ -147,7 +147,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     this.handler = handler
     const trouble = (error: unknown) => this.trouble(error)
     this.reader = new QueueReader(jobs, definition.name, this.id, trouble)
-    this.beats = new Heartbeats(jobs, this.options, trouble)
+    this.beats = new Heartbeats(jobs, { worker: this.id, name: definition.name, pace: this.options, trouble })
     this.presence = new Presence(jobs.transitions, {
       id: this.id,
       name: definition.name,

@@ -138,6 +138,7 @@ const endEachWay = async (hand: Hands, { ops }: Processes): Promise<string[]> =>
       await Promise.all(Array.from({ length: 1_250 }, (_, i) => hand.log(long, i + 1, `line ${i}`)))
       await hand.age(long)
       await hand.heartbeat(long)
+      await hand.beat(CLAIMANT.worker, byHand.name, [long])
       await hand.retry(long, ERROR, 0)
       await hand.complete(await hand.next(), '"done"', '{"done":9}')
     },
@@ -356,6 +357,8 @@ export const busyDay = async (as: Processes, admin: RedisLink): Promise<Left> =>
   await as.ops.enqueue(defineJob({ name: 'begun-by-ops' }), 1)
   await askForMore(as)
   await operate(as, ended)
+  await as.reaper.counts()
+  await as.reaper.queues()
   await repair(hand, as, admin)
   const scheduled = await hand.enqueue({ delayMs: HOUR, tags: ['red'] })
   await hand.enqueue({ timeoutMs: HOUR })
