@@ -64,7 +64,7 @@ export interface TokenRules extends Common {
 }
 
 /** Seconds that clocks may differ by. */
-const TOLERANCE_S = 5
+const TOLERANCE_S = LIMITS.clockAheadMs / 1_000
 /** Milliseconds until a judgement is given up. */
 const JUDGE_MS = 3_000
 /** Milliseconds that a refusal is held back: who tries one token after the other gains nothing by speed. */
