@@ -3,12 +3,13 @@ import { createServer, type IncomingMessage, type Server } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { SUBPROTOCOL } from '@jobs/protocol'
-import { WebSocket, WebSocketServer } from 'ws'
+import { WebSocketServer } from 'ws'
 import { type Auth, tokenInQuery } from './auth.ts'
 import type { Grant } from './grant.ts'
 import { type JobRoutes, jobRouteOf } from './job-routes.ts'
 import { type Admission, granted, type KeptOut } from './limits.ts'
 import { bump, counts } from './metrics.ts'
+import { PublicSocket } from './public-socket.ts'
 import { bodyOf, isRefusal, type Refusal, reasonOf, refuse } from './refusal.ts'
 
 const PATH = '/v1/ws'
@@ -21,16 +22,6 @@ export interface PublicServer {
   readonly server: Server
   /** From now on: 503 to everybody. */
   drain(): void
-}
-
-/** A socket that remembers what it was closed with: after a cut the event tells 1006 only. */
-export class PublicSocket extends WebSocket {
-  closedWith: number | undefined
-
-  override close(code?: number, reason?: string | Buffer): void {
-    this.closedWith ??= code
-    super.close(code, reason)
-  }
 }
 
 const KEPT_OUT: Record<KeptOut, Refusal> = {
