@@ -1,20 +1,22 @@
 // The Redis side: listens to the channels of watched jobs, and reads jobs and streams. Knows no sockets.
 import { randomBytes } from 'node:crypto'
 import {
+  type Continuation,
   isStateError,
   type Keys,
   keysOf,
   type LinkOptions,
+  type Live,
   partitionOf,
   RedisLink,
   readLive,
-  readLiveSince,
   readRevocations,
   readTagCounts,
   Subscriber,
 } from '@jobs/state'
 import { lag } from './metrics.ts'
 import { ReadGate } from './read-gate.ts'
+import { Reads } from './reads.ts'
 import type { RoomSource } from './room.ts'
 import type { TagPart } from './tag-room.ts'
 import type { TagChannels } from './tag-rooms.ts'
@@ -55,6 +57,7 @@ export class Tailer implements RoomSource, TagChannels {
   private readonly gate = new ReadGate()
   private readonly subscriber: Subscriber
   private readonly all: Keys[]
+  private readonly reads: Reads[]
   private readonly onError: (error: unknown) => void
   private readonly watched = new Map<string, Watched>()
   /** Rooms that may have missed events and have not read their stream since. */
@@ -74,6 +77,7 @@ export class Tailer implements RoomSource, TagChannels {
       keysOf(options.namespace, partition),
     )
     this.link = new RedisLink({ ...options, deadlineMs: 3_000 })
+    this.reads = this.all.map((keys) => new Reads((reads) => readLive(this.link, keys, reads)))
     const listener = randomBytes(9).toString('base64url')
     const probe = {
       channels: this.all.map((keys) => keys.probe(listener)),
@@ -118,12 +122,13 @@ export class Tailer implements RoomSource, TagChannels {
     await this.link.connect()
   }
 
-  snapshot(job: string) {
-    return this.gate.pass(() => readLive(this.link, this.keys(job), job))
+  async snapshot(job: string): Promise<Live | null> {
+    const read = await this.gate.pass(() => this.readsOf(job).read({ id: job }))
+    return read?.snapshot ?? null
   }
 
-  since(job: string, cursor: string, count: number) {
-    return this.gate.pass(() => readLiveSince(this.link, this.keys(job), job, cursor, count))
+  since(job: string, cursor: string, count: number): Promise<Continuation<Live> | null> {
+    return this.gate.pass(() => this.readsOf(job).read({ id: job, after: { cursor, count } }))
   }
 
   get partitions(): number {
@@ -279,5 +284,9 @@ export class Tailer implements RoomSource, TagChannels {
 
   private keys(job: string): Keys {
     return this.all[partitionOf(job, this.all.length)] as Keys
+  }
+
+  private readsOf(job: string): Reads {
+    return this.reads[partitionOf(job, this.all.length)] as Reads
   }
 }
