@@ -1,5 +1,5 @@
 // One socket: what a client says, what it is answered. Knows rooms only by name, and nothing of Redis.
-import { randomBytes } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import { CLOSE, ClientMessage, type Close, EchoId, type ServerMessage } from '@jobs/protocol'
 import type { RawData, WebSocket } from 'ws'
 import type { z } from 'zod'
@@ -39,7 +39,7 @@ export interface Accepted {
  * some 100 bytes.
  */
 export class Connection implements Holder, Client, Owner, Beating {
-  readonly connection = randomBytes(9).toString('base64url')
+  readonly connection = randomUUID()
   readonly peer: string
   private readonly host: Host
   private readonly socket: PublicSocket
@@ -68,19 +68,19 @@ export class Connection implements Holder, Client, Owner, Beating {
     socket.on('error', onError)
     socket.on('close', onClose)
     this.part = host.heartbeats.add(this)
-    if (grant) this.welcome()
+    if (grant) this.outbox.greet(JSON.stringify(this.welcome))
   }
 
-  private welcome(): void {
+  private get welcome(): ServerMessage {
     const expiresAt = this.credentials.grant?.expiresAt
-    this.say({
+    return {
       type: 'welcome',
       connection: this.connection,
       heartbeatMs: this.host.heartbeats.periodMs,
       limits: granted,
       time: Date.now(),
       ...(expiresAt === undefined ? {} : { expiresAt }),
-    })
+    }
   }
 
   /** Bytes that the client has not taken yet. */
@@ -249,7 +249,7 @@ export class Connection implements Holder, Client, Owner, Beating {
     this.greeted = true
     if (grant || token === undefined) return
     const welcomed = this.credentials.present(token).then((accepted) => {
-      if (accepted) this.welcome()
+      if (accepted) this.say(this.welcome)
     })
     void this.hold(welcomed)
   }

@@ -25,6 +25,8 @@ const TOLD_AT_ONCE = 500
 export interface GatewayOptions {
   host: string
   port: number
+  /** Whether other gateways may listen to the port too. */
+  reusePort: boolean
   /** Milliseconds between pings of a connection. */
   heartbeatMs: number
   auth: Auth
@@ -99,7 +101,7 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
       onError,
     }),
   })
-  const port = await listen(open.server, options.host, options.port)
+  const port = await listen(open.server, options.host, options.port, options.reusePort)
 
   const tellAll = async (available: boolean): Promise<void> => {
     let told = 0

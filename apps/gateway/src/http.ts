@@ -144,10 +144,14 @@ export const publicServer = (options: PublicServerOptions): PublicServer => {
       if (socket.destroyed) return
       if (isRefusal(grant)) refuse(socket, grant)
       else if (draining) refuse(socket, DRAINING)
-      else
+      else {
+        // What greets it goes out in one write with the answer.
+        socket.cork()
         sockets.handleUpgrade(request, socket, head, (accepted) =>
           onSocket(accepted as PublicSocket, address, grant),
         )
+        socket.uncork()
+      }
     })
   })
 

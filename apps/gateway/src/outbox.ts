@@ -77,6 +77,13 @@ export class Outbox implements Sender {
     this.rounds.send(this)
   }
 
+  /** Goes out before anything else, and with what the socket holds back at the moment: the answer to its upgrade. */
+  greet(message: string): void {
+    const frame = this.frames.encode(message)
+    this.socket._socket.write(frame)
+    this.written += frame.length
+  }
+
   /** Whether more may be asked for: what waits is below the soft limit. */
   get hasRoom(): boolean {
     return this.queuedBytes < SOFT_LIMIT_BYTES
@@ -182,7 +189,7 @@ const textOfAll = (queue: Waiting[], from: number, to: number): string => {
 
 /** Frames of one kind, made once for whoever stands at the same place and gets the same. */
 export class Frames {
-  private readonly encode: (text: string) => Buffer
+  readonly encode: (text: string) => Buffer
 
   /** @param encode the bytes of one JSON text, a message or an array of them */
   constructor(encode: (text: string) => Buffer) {

@@ -1,50 +1,48 @@
-// Jobs that are asked for in one turn of the loop are read by one call each partition: thousands of clients that come
-// together cost few calls.
-import { type Continuation, isStateError, type Live, type LiveRead } from '@jobs/state'
+// What is asked of Redis in one turn of the loop goes out in few calls: thousands of clients that come together, or rooms
+// that Redis has left alone for a while, cost little.
+import { isStateError } from '@jobs/state'
 
-/** Jobs in one call: longer ones would let everybody else at Redis wait. */
-const AT_ONCE = 16
+type ReadAll<Asked, Read> = (asked: readonly Asked[]) => Promise<Read[]>
 
-type Read = Continuation<Live> | null
-type ReadAll = (reads: readonly LiveRead[]) => Promise<Read[]>
-
-interface Asked {
-  read: LiveRead
+interface Waiting<Asked, Read> {
+  asked: Asked
   answer: (read: Read | Promise<Read>) => void
 }
 
-/** Of one partition. */
-export class Reads {
-  private readonly readAll: ReadAll
-  private asked: Asked[] = []
+/** Reads of one kind and one partition. */
+export class Reads<Asked, Read> {
+  private readonly readAll: ReadAll<Asked, Read>
+  private readonly atOnce: number
+  private waiting: Waiting<Asked, Read>[] = []
 
-  constructor(readAll: ReadAll) {
+  /** @param atOnce reads in one call: while it runs, everybody else at Redis waits */
+  constructor(atOnce: number, readAll: ReadAll<Asked, Read>) {
+    this.atOnce = atOnce
     this.readAll = readAll
   }
 
-  read(read: LiveRead): Promise<Read> {
+  read(asked: Asked): Promise<Read> {
     return new Promise((answer) => {
-      this.asked.push({ read, answer })
-      if (this.asked.length === 1) setImmediate(() => this.flush())
+      this.waiting.push({ asked, answer })
+      if (this.waiting.length === 1) setImmediate(() => this.flush())
     })
   }
 
   private flush(): void {
-    const { asked } = this
-    this.asked = []
-    for (let i = 0; i < asked.length; i += AT_ONCE) {
-      const some = asked.slice(i, i + AT_ONCE)
-      this.readAll(some.map(({ read }) => read)).then(
-        (reads) => {
-          for (const [i, { answer }] of some.entries()) answer(reads[i] as Read)
-        },
-        (error) => {
-          // One job that can't be read must not keep the others from being read; a server that is away fails all of them.
-          const apart = some.length > 1 && isStateError(error) && error.code === 'REDIS_REFUSED'
-          for (const { read, answer } of some)
-            answer(apart ? this.readAll([read]).then(([alone]) => alone as Read) : Promise.reject(error))
-        },
-      )
+    const { waiting, atOnce } = this
+    this.waiting = []
+    for (let i = 0; i < waiting.length; i += atOnce) void this.call(waiting.slice(i, i + atOnce))
+  }
+
+  private async call(waiting: Waiting<Asked, Read>[]): Promise<void> {
+    try {
+      const reads = await this.readAll(waiting.map(({ asked }) => asked))
+      for (const [i, { answer }] of waiting.entries()) answer(reads[i] as Read)
+    } catch (error) {
+      // What can't be read must not keep the others from being read; a server that is away fails all of them.
+      const apart = waiting.length > 1 && isStateError(error) && error.code === 'REDIS_REFUSED'
+      for (const { asked, answer } of waiting)
+        answer(apart ? this.readAll([asked]).then(([alone]) => alone as Read) : Promise.reject(error))
     }
   }
 }

@@ -22,6 +22,8 @@ export interface Member {
 export interface RoomSource {
   snapshot(job: string): Promise<Snapshot | null>
   since(job: string, cursor: string, count: number): Promise<Continuation | null>
+  /** Whether nothing has happened since the event at the cursor, which is still there: the cheaper question. */
+  isLast(job: string, cursor: string): Promise<boolean>
   /** A read failed: calls `recovered` until it succeeds. */
   later(room: Room, error: unknown): void
 }
@@ -401,6 +403,8 @@ export class Room {
       else places.set(seat.cursor, [seat])
     }
     for (const [cursor, seats] of places) {
+      // With most jobs nothing happens while a connection is made anew.
+      if (provesChannel && (await this.source.isLast(this.job, cursor))) continue
       const read = await this.source.since(this.job, cursor, granted.replayEvents)
       const shared: Shared = {}
       const items = read ? read.events : []

@@ -174,6 +174,19 @@ export const readLive = async (
   })
 }
 
+/** Of jobs of one partition: whether each still ends with the event at its cursor. */
+export const readWhetherLast = async (
+  link: RedisLink,
+  keys: Keys,
+  places: readonly { id: string; cursor: string }[],
+): Promise<boolean[]> => {
+  const replies = await link.batch(places.map(({ id, cursor }) => readsAfter(keys, id, cursor, 0)))
+  return replies.map((reply, i) => {
+    const entries = (reply ?? []) as [string, unknown][]
+    return entries.length === 1 && entries[0]?.[0] === places[i]?.cursor
+  })
+}
+
 /** Wakes whoever waits for news of one job. */
 export interface Wakeups {
   /** Resolves at once when there was news since the last call, else at the next, after `maxMs` at the latest. */

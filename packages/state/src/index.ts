@@ -15,6 +15,7 @@ export {
   readLive,
   readSince,
   readSnapshot,
+  readWhetherLast,
   type StoredEvent,
 } from './events.ts'
 export type { Explanation } from './explain.ts'

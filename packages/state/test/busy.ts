@@ -9,6 +9,7 @@ import {
   type RedisLink,
   readLive,
   readRevocations,
+  readWhetherLast,
   Subscriber,
   Worker,
   type WorkerAbout,
@@ -274,6 +275,7 @@ const watch = async (hand: Hands, { gateway, ops }: Processes, processing: Grant
   const keys = hand.keysFor(id)
   const first = hand.keys[0] as typeof keys
   await readLive(gateway.link, keys, [{ id }])
+  await readWhetherLast(gateway.link, keys, [{ id, cursor: '1-1' }])
   const heard: string[] = []
   const { link } = gateway
   const probed: unknown[] = []
