@@ -91,13 +91,18 @@ const apply = (allowOom: boolean) => {
 }
 
 const pass = (name: PassName) =>
-  opened(MOVES[name].allowOom)
+  (name === 'promote' ? opened(MOVES[name].allowOom) : opened(MOVES[name].allowOom).file('recover'))
     .generated(`${row(name)}${taken(PASSES[name], '2')}`)
     .file(name)
     .generated('end)()\n')
 
 const scripts: Record<string, Text> = { apply: apply(false), applyOom: apply(true) }
 for (const name of Object.keys(PASSES) as PassName[]) scripts[name] = pass(name)
+// What it ends for good it ends as `expire` does; a job that is lost is found when memory is full, too.
+scripts.mend = opened(true)
+  .generated(`${row('expire')}local mode = ARGV[3]\n`)
+  .file('mend')
+  .generated('end)()\n')
 scripts.rights = new Text().generated('#!lua flags=no-writes\n').file('rights')
 
 const shaOf = (source: string) => createHash('sha1').update(source).digest('hex')

@@ -41,7 +41,8 @@ export const eventLine = (event: JobEvent): string => {
           : event.worker
             ? ` (${event.worker})`
             : ''
-      const why = event.error ? `: ${event.error.message.split('\n')[0]}` : ''
+      const told = event.message ?? event.error?.message
+      const why = told ? `: ${told.split('\n')[0]}` : ''
       return `${head}  ${event.move.padEnd(9)} ${event.state}, attempt ${event.attempt}${lost}${why}`
     }
   }

@@ -7,7 +7,7 @@ import type { Auth } from './auth.ts'
 import { Credentials, type Holder } from './credentials.ts'
 import { type Grant, NOTHING } from './grant.ts'
 import type { Beating, Heartbeats } from './heartbeats.ts'
-import { granted } from './limits.ts'
+import { granted, type Tally } from './limits.ts'
 import { Outbox, type Owner } from './outbox.ts'
 import type { PublicSocket } from './public-socket.ts'
 import type { Rooms } from './rooms.ts'
@@ -68,7 +68,7 @@ export class Connection implements Holder, Client, Owner, Beating {
     socket.on('error', onError)
     socket.on('close', onClose)
     this.part = host.heartbeats.add(this)
-    if (grant) this.outbox.greet(JSON.stringify(this.welcome))
+    if (this.credentials.grant) this.outbox.greet(JSON.stringify(this.welcome))
   }
 
   private get welcome(): ServerMessage {
@@ -105,6 +105,10 @@ export class Connection implements Holder, Client, Owner, Beating {
 
   get grant(): Grant {
     return this.credentials.grant ?? NOTHING
+  }
+
+  get shares(): Tally {
+    return this.host.auth.shares.subscriptions
   }
 
   get hasRoom(): boolean {

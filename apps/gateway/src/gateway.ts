@@ -33,7 +33,7 @@ export interface GatewayOptions {
   /** Whether a token may stand in the URL. */
   tokenInQuery: boolean
   admission: Admission
-  /** Jobs watched at the same time. */
+  /** Jobs and tags watched at the same time. */
   maxRooms: number
   /** Milliseconds that a drain takes at most. */
   drainMs: number

@@ -3,7 +3,7 @@
 import type { ClientMessage, Detail, ErrorCode, ServerMessage } from '@jobs/protocol'
 import { isStateError } from '@jobs/state'
 import type { Grant } from './grant.ts'
-import { granted } from './limits.ts'
+import { granted, type Tally } from './limits.ts'
 import type { Member } from './room.ts'
 import { type Rooms, RoomsFullError } from './rooms.ts'
 import type { TagMember } from './tag-room.ts'
@@ -28,6 +28,8 @@ interface About {
 export interface Client {
   /** What it may watch at the moment. */
   readonly grant: Grant
+  /** Subscriptions of all connections, by subject. */
+  readonly shares: Tally
   /** Whether it takes what it asked for: no more is read for it meanwhile. */
   readonly hasRoom: boolean
   push(message: string | Told, asked?: boolean): void
@@ -86,7 +88,7 @@ export class Subscriptions {
       this.error('already_subscribed', 'This connection watches that job already.', { id, job })
       return
     }
-    if (this.isFull({ id, job })) return
+    if (!this.admits({ id, job })) return
     const member = new Watch(this, job, detail)
     this.watched.set(job, member)
     this.unread ??= new Map()
@@ -95,7 +97,7 @@ export class Subscriptions {
 
   /** The room has nothing more for it. */
   left(member: Watch): void {
-    if (this.watched.get(member.job) === member) this.watched.delete(member.job)
+    if (this.watched.get(member.job) === member) this.drop(member.job)
   }
 
   private watchTag(tag: string, id: string | undefined): void {
@@ -103,7 +105,7 @@ export class Subscriptions {
       this.error('already_subscribed', 'This connection watches that tag already.', { id, tag })
       return
     }
-    if (this.isFull({ id, tag })) return
+    if (!this.admits({ id, tag })) return
     const { client } = this
     const member: TagMember = {
       get hasRoom() {
@@ -117,14 +119,28 @@ export class Subscriptions {
     this.unreadTags.set(tag, { member, id })
   }
 
-  private isFull(about: About): boolean {
-    if (this.watched.size + (this.tags?.size ?? 0) < granted.subscriptions) return false
-    this.error(
-      'limit_exceeded',
-      `A connection watches at most ${granted.subscriptions} jobs and tags.`,
-      about,
-    )
-    return true
+  private admits(about: About): boolean {
+    if (this.watched.size + (this.tags?.size ?? 0) >= granted.subscriptions) {
+      const most = `A connection watches at most ${granted.subscriptions} jobs and tags.`
+      this.error('limit_exceeded', most, about)
+      return false
+    }
+    if (this.client.shares.take(this.client.grant.subject)) return true
+    const most = "All connections of this token's subject together watch as many jobs and tags as they may."
+    this.error('limit_exceeded', most, about, true)
+    return false
+  }
+
+  private drop(job: string): void {
+    this.watched.delete(job)
+    this.unread?.delete(job)
+    this.client.shares.giveBack(this.client.grant.subject)
+  }
+
+  private dropTag(tag: string): void {
+    this.tags?.delete(tag)
+    this.unreadTags?.delete(tag)
+    this.client.shares.giveBack(this.client.grant.subject)
   }
 
   /** Reads watched jobs and tags while the client takes what it asked for; tells what was held back meanwhile. */
@@ -172,7 +188,11 @@ export class Subscriptions {
   }
 
   private async joinTag(tag: string, member: TagMember, id: string | undefined): Promise<void> {
-    const leave = () => this.tags?.get(tag) === member && this.tags.delete(tag)
+    const leave = () => {
+      const watches = this.tags?.get(tag) === member
+      if (watches) this.dropTag(tag)
+      return watches
+    }
     if (!this.client.grant.mayWatchTag(tag)) {
       this.client.refused({ tag })
       if (leave()) this.error('not_found', 'This tag is not for you to watch.', { id, tag })
@@ -211,8 +231,7 @@ export class Subscriptions {
       this.error('not_found', 'This connection does not watch that job.', { id, job })
       return
     }
-    this.watched.delete(job)
-    this.unread?.delete(job)
+    this.drop(job)
     this.rooms.leave(job, member)
     this.say({ type: 'unsubscribed', job, code: 'requested', ...echo(id) })
   }
@@ -223,8 +242,7 @@ export class Subscriptions {
       this.error('not_found', 'This connection does not watch that tag.', { id, tag })
       return
     }
-    this.tags?.delete(tag)
-    this.unreadTags?.delete(tag)
+    this.dropTag(tag)
     this.rooms.tags.leave(tag, member)
     this.say({ type: 'unsubscribed', tag, code: 'requested', ...echo(id) })
   }
@@ -233,15 +251,13 @@ export class Subscriptions {
   narrow(): void {
     for (const [job, member] of this.watched) {
       if (this.client.grant.mayWatchJob(job)) continue
-      this.watched.delete(job)
-      this.unread?.delete(job)
+      this.drop(job)
       this.rooms.leave(job, member)
       this.say({ type: 'unsubscribed', job, code: 'not_found' })
     }
     for (const [tag, member] of this.tags ?? []) {
       if (this.client.grant.mayWatchTag(tag)) continue
-      this.tags?.delete(tag)
-      this.unreadTags?.delete(tag)
+      this.dropTag(tag)
       this.rooms.tags.leave(tag, member)
       this.say({ type: 'unsubscribed', tag, code: 'not_found' })
     }
@@ -249,11 +265,14 @@ export class Subscriptions {
 
   /** The client is gone. */
   end(): void {
-    this.unread = this.unreadTags = undefined
-    for (const [job, member] of this.watched) this.rooms.leave(job, member)
-    for (const [tag, member] of this.tags ?? []) this.rooms.tags.leave(tag, member)
-    this.watched.clear()
-    this.tags = undefined
+    for (const [job, member] of this.watched) {
+      this.drop(job)
+      this.rooms.leave(job, member)
+    }
+    for (const [tag, member] of this.tags ?? []) {
+      this.dropTag(tag)
+      this.rooms.tags.leave(tag, member)
+    }
   }
 
   private say(message: ServerMessage): void {

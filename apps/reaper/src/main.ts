@@ -8,14 +8,30 @@ import {
   tellFinding,
   waitForRedis,
 } from '@jobs/service'
-import { checkLayout, checkRights, guardServer, Jobs, RedisLink, reaperOf } from '@jobs/state'
-import { ReaperConfig } from './config.ts'
+import {
+  caretakerOf,
+  checkLayout,
+  checkRights,
+  guardServer,
+  isStateError,
+  Jobs,
+  RedisLink,
+  reaperOf,
+} from '@jobs/state'
+import { isDryRun, ReaperConfig } from './config.ts'
+import { dryRun } from './dry-run.ts'
 import { startLoop } from './loop.ts'
+import { reaperMetrics } from './metrics.ts'
 
-/** Milliseconds between looks for due jobs; a scheduled job starts at most this late. */
-const PROMOTE_MS = 100
+/** Milliseconds between looks for jobs that are due; a time that is known is slept to. */
+const PROMOTE_MS = 50
+/** Milliseconds between two steps of repair, each of 1 to 2 ms of Redis: a round of a million jobs takes some hours. */
+const REPAIR_MS = 200
+/** Until what could not be repaired is tried again. */
+const REPAIR_AGAIN_MS = 60_000
 
 await runService('reaper', async () => {
+  const dry = isDryRun(process.argv.slice(2))
   const config = loadConfig(ReaperConfig, process.env)
   const log = createLogger('reaper', config.LOG_LEVEL)
   const options = {
@@ -30,29 +46,42 @@ await runService('reaper', async () => {
     allowUnsafe: config.JOBS_ALLOW_UNSAFE_REDIS,
     onFinding: tellFinding(log),
   })
-  await checkLayout(probe, options.namespace, options.partitions, true)
+  await checkLayout(probe, options.namespace, options.partitions, !dry)
 
   const jobs = new Jobs({ ...options, onTrouble: (error) => log.warn(describe(error), 'trouble with Redis') })
   const intervalMs = config.REAPER_INTERVAL_MS
-  const reaper = reaperOf(jobs, { intervalMs })
   await checkRights(jobs.link, jobs.transitions.keys, 'reaper')
+  if (dry) {
+    await dryRun(jobs, intervalMs, log)
+    process.exit(0)
+  }
+  const reaper = reaperOf(jobs, { intervalMs })
+  const metrics = reaperMetrics(jobs, () => trouble() === null)
   let inAmnesty = false
 
   const sweeps = startLoop(
     async () => {
+      const from = performance.now()
       const { reaped, amnesty } = await reaper.sweep()
+      metrics.swept(reaped, performance.now() - from)
       if (amnesty && !inAmnesty)
         log.info('Redis had been silent: heartbeats get a lease before anyone counts as dead')
       inAmnesty = amnesty
-      for (const { id, outcome, detail } of reaped) {
+      for (const { id, outcome, detail, says } of reaped) {
         if (outcome === 'error') log.error({ job: id, err: detail }, 'could not recover a job')
         else if (outcome === 'rearmed') log.debug({ job: id, worker: detail }, 'armed a heartbeat anew')
-        else log.info({ job: id, outcome, ...(detail ? { worker: detail } : {}) }, 'recovered')
+        else log.info({ job: id, outcome, ...(detail ? { worker: detail } : {}) }, says || 'repaired')
       }
-      for (const { id, outcome } of await reaper.expire()) log.info({ job: id, outcome }, 'was over its time')
+      const expired = await reaper.expire()
+      metrics.expired(expired)
+      for (const { id, outcome, says } of expired) {
+        if (outcome === 'error') log.error({ job: id, err: says }, 'could not end a job')
+        else log.info({ job: id, outcome }, says)
+      }
       return intervalMs
     },
     (error) => {
+      metrics.failed()
       log.warn(describe(error), 'a sweep failed; the next one tries again')
       return intervalMs
     },
@@ -60,19 +89,43 @@ await runService('reaper', async () => {
   const promotions = startLoop(
     async () => {
       const { promoted, nextInMs } = await reaper.promote()
-      if (promoted > 0) log.debug({ promoted }, 'queued scheduled jobs that were due')
+      metrics.promoted(promoted)
+      if (promoted.length > 0) log.debug({ promoted: promoted.length }, 'queued scheduled jobs that were due')
       return Math.min(nextInMs ?? PROMOTE_MS, PROMOTE_MS)
     },
     (error) => {
+      metrics.failed()
       log.warn(describe(error), 'a promotion failed; the next one tries again')
-      return intervalMs
+      return Math.min(intervalMs, 1_000)
+    },
+  )
+  /** What it is for has been done lately, or why not. */
+  const trouble = (): string | null => {
+    const ageOf = (succeededAt = Number.NEGATIVE_INFINITY) => performance.now() - succeededAt
+    if (ageOf(sweeps.succeededAt) > 3 * intervalMs + 1_000)
+      return 'no sweep has succeeded lately: is Redis reachable?'
+    if (ageOf(promotions.succeededAt) > 5_000)
+      return 'no promotion has succeeded lately: is the memory of Redis full?'
+    return guard.trouble
+  }
+
+  const caretaker = caretakerOf(jobs)
+  const repairs = startLoop(
+    async () => {
+      const found = await caretaker.step()
+      metrics.mended(found)
+      for (const { severity: _, ...damage } of found) log.warn(damage, 'found damage')
+      return REPAIR_MS
+    },
+    (error) => {
+      if (isStateError(error, 'RIGHTS_MISSING'))
+        log.warn({ ...describe(error), code: 'NO_REPAIR_RIGHTS' }, 'nothing broken is mended')
+      else log.warn(describe(error), 'a repair failed; a later one tries again')
+      return REPAIR_AGAIN_MS
     },
   )
 
-  const ops = await serveOps(config.REAPER_OPS_HOST, config.REAPER_OPS_PORT, () => {
-    const age = performance.now() - (sweeps.succeededAt ?? Number.NEGATIVE_INFINITY)
-    return age < 3 * intervalMs + 1_000 ? guard.trouble : 'no sweep has succeeded lately: is Redis reachable?'
-  })
+  const ops = await serveOps(config.REAPER_OPS_HOST, config.REAPER_OPS_PORT, trouble, metrics)
   log.info(
     { opsPort: ops.port, redis: jobs.link.address, namespace: jobs.namespace, intervalMs },
     'listening',
@@ -82,7 +135,7 @@ await runService('reaper', async () => {
     log,
     service: {
       stop: async () => {
-        await Promise.all([sweeps.stop(), promotions.stop()])
+        await Promise.all([sweeps.stop(), promotions.stop(), repairs.stop()])
         await ops.close()
         guard.stop()
         await probe.close()

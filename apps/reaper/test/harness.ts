@@ -52,9 +52,11 @@ export const startHarness = async ({ appendonly = false }: { appendonly?: boolea
       if (!grant.ok) throw new Error(grant.reason)
       return grant
     },
-    history: async (id: string) => {
+    /** To the job's end, or what there is by now. */
+    history: async (id: string, upTo: 'end' | 'now' = 'end') => {
+      const last = upTo === 'now' ? (await jobs.get(id))?.seq : undefined
       const events: JobEvent[] = []
-      for await (const event of jobs.events(id)) events.push(event)
+      for await (const event of jobs.events(id)) if (events.push(event) === last) break
       return events
     },
     stop: async () => {

@@ -49,8 +49,7 @@ function showProgress(job, progress) {
 const STORY = {
   enqueue: () => 'queued',
   claim: (item) => `attempt ${item.attempt} started on ${item.worker}`,
-  reap: (item) =>
-    `${item.worker} was lost; ${item.state === 'QUEUED' ? 'the reaper queued the job again' : item.state}`,
+  reap: (item) => item.message,
   retry: (item) => `attempt failed: ${item.error?.message ?? ''}`,
   fail: (item) => `failed: ${item.error?.message ?? ''}`,
   complete: () => 'completed',

@@ -27,8 +27,12 @@ export const serveOps = async (
     if (request.method !== 'GET' && request.method !== 'HEAD')
       return answer(405, { error: 'use GET' }, { allow: 'GET, HEAD' })
     if (path === '/livez') return answer(200, { status: 'ok' })
-    if (path === '/metrics' && metrics)
-      return answer(200, await metrics.text(), { 'content-type': metrics.contentType })
+    if (path === '/metrics' && metrics) {
+      // What cannot be counted is no reason to end a process that does its work.
+      const text = await metrics.text().catch((error: Error) => error)
+      if (text instanceof Error) return answer(500, { error: `the metrics cannot be told: ${text.message}` })
+      return answer(200, text, { 'content-type': metrics.contentType })
+    }
     if (path !== '/readyz')
       return answer(404, { error: `this port has /livez${metrics ? ', /metrics' : ''} and /readyz` })
     const reason = readiness()

@@ -5,6 +5,10 @@ if not job then return rejected('unknown_job') end
 if job.state == 'PROCESSING' and job.fence == job.attempt .. '-' .. nonce then
   return { 'ok', job.cursor, job.state, unpack(granted(job, createdAt, checkpoint, options)) }
 end
+if job.state == 'PROCESSING' and job.worker == worker and job.place == entry then
+  -- Another process of the same name has, or had, it. It is out of our hands: what is in them counts as heard of with us.
+  call('XCLAIM', PREFIX .. 'work:' .. queue_of(job), GROUP, 'reaper', 0, entry, 'JUSTID')
+end
 if job.state ~= 'QUEUED' then return rejected('illegal', job.state) end
 -- Another entry than the job's own is a leftover; the reaper sweeps those.
 if job.place ~= entry then return rejected('stale_entry', job.state) end

@@ -69,12 +69,15 @@ local function start(job, createdAt, checkpoint, given, worker, nonce, leaseMs, 
   job.op = '0'
   enter(job, 'PROCESSING', ',"worker":' .. text(worker))
   -- The time to live was the queue's. The worker ends an attempt that takes too long; the reaper does so a lease later.
-  if options.timeoutMs then
-    call('ZADD', DEADLINES, int(NOW + options.timeoutMs + tonumber(leaseMs)), job.id)
+  -- A job may have a lease of its own.
+  local lease = options.leaseMs and int(options.leaseMs) or leaseMs
+  local limit = math.min(options.timeoutMs or math.huge, options.stallMs or math.huge)
+  if limit < math.huge then
+    call('ZADD', DEADLINES, int(NOW + limit + tonumber(lease)), job.id)
   elseif options.ttlMs then
     call('ZREM', DEADLINES, job.id)
   end
-  put('run', AT .. ' ' .. leaseMs)
+  put('run', AT .. ' ' .. lease)
   put('worker', worker)
   -- The progress was the last attempt's.
   if job.attempt ~= '1' then put('progress', '') end

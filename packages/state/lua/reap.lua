@@ -1,10 +1,13 @@
--- One step of a sweep over a work stream: take idle entries, and recover those whose worker is gone.
+-- One step of a sweep over a work stream: looks at entries in workers' hands, and recovers those whose attempt is over.
 -- Taking the entry and moving the job is one script, so a reaper that dies in between cannot exist.
--- Answers the next cursor ('0-0' at the end), whether this was an amnesty step, then id, outcome, worker for each
--- entry that was not simply alive.
+-- Looked at is what those workers hold that were silent for minIdleMs, so a sweep costs by what is overdue; with `whole`,
+-- the next entries of anybody, since an attempt may be given up by a worker that lives. With `dry` nothing is written.
+-- Answers the next cursor ('0-0' at the end), whether this was an amnesty step, then for each entry that was not simply
+-- alive: id, outcome, worker, milliseconds since it was heard ('' where it lives), and what people are told.
 local sweep = PREFIX .. 'sweep'
 local work = PREFIX .. 'work:' .. queue
-local max_gap = tonumber(maxGapMs)
+local max_gap, min_idle, limit = tonumber(maxGapMs), tonumber(minIdleMs), tonumber(count)
+local told_only = dry == '1'
 
 -- Heartbeats run out while Redis is down, frozen or failing over, and the workers are well. So after any silence
 -- longer than maxGapMs (or a clock that stepped back) a window is open in which lapsed heartbeats are only armed anew.
@@ -15,72 +18,129 @@ if not gap or gap < 0 or gap > max_gap then amnestyUntil = NOW + max_gap end
 if amnestyUntil > NOW + max_gap then amnestyUntil = 0 end
 -- A sweep that began in the window stays in it, however long it takes.
 local forgiving = amnesty == '1' or NOW < amnestyUntil
-call('HSET', sweep, 'at', AT, 'amnestyUntil', int(amnestyUntil))
+if not told_only then call('HSET', sweep, 'at', AT, 'amnestyUntil', int(amnestyUntil)) end
 
-local function recover(id, entry)
-  local job = read(id)
+-- A worker that has gone leaves its name in the group. One that holds nothing, and was given nothing for a hundred times
+-- the idle time that sweeps look at, is forgotten: were it alive, the next job it is given would name it again. Only at one
+-- sweep in sixty-four.
+local function forget(name) call('XGROUP', 'DELCONSUMER', work, GROUP, name) end
+
+-- Workers that hold something and are silent, by name: name and milliseconds.
+local silent
+local function silent_workers()
+  if silent then return silent end
+  silent = {}
+  local forgetting = not told_only and cursor == '0-0' and tonumber(time[2]) % 64 == 0
+  for _, consumer in ipairs(call('XINFO', 'CONSUMERS', work, GROUP)) do
+    local name, pending, idle = consumer[2], consumer[4], consumer[6]
+    if pending > 0 and idle >= min_idle then
+      silent[#silent + 1] = { name, idle }
+    elseif forgetting and pending == 0 and idle >= 100 * min_idle and name ~= 'reaper' then
+      forget(name)
+    end
+  end
+  table.sort(silent, function(a, b) return a[1] < b[1] end)
+  return silent
+end
+
+-- Milliseconds that the worker of a name has been silent, or nil where it is heard. What stands under the reaper's name is
+-- of workers whose name another process has.
+local function silence_of(name)
+  for _, worker in ipairs(name ~= 'reaper' and silent_workers() or {}) do
+    if worker[1] == name then return worker[2] end
+  end
+end
+
+-- `holder` has the entry in its hands. Answers id, outcome, worker, silence and sentence, or nothing.
+local function recover(entry, holder)
+  local found = call('XRANGE', work, entry, entry)[1]
+  local id = found and found[2][2] or entry
+  local job = found and read(id)
   if not job or job.place ~= entry then
-    -- The job has ended, expired or been queued anew: the entry is a leftover.
-    drop(queue, entry)
-    return 'leftover', ''
+    -- The job has ended, expired or been queued anew, or somebody deleted the entry: a leftover.
+    if not told_only then drop(queue, entry) end
+    return id, 'leftover'
   end
   if job.state == 'QUEUED' then
     -- Delivered, but its reader died before the claim (or its reply got lost): to be read again.
-    drop(queue, entry)
-    call('HSET', job_key(id), 'place', push(queue, id))
-    return 'redelivered', ''
+    if not told_only then
+      drop(queue, entry)
+      call('HSET', job_key(id), 'place', push(queue, id))
+    end
+    return id, 'redelivered'
   end
   local worker = job.worker
   local startedAt, leaseMs = run_of(job)
   if call('EXISTS', heartbeat_key(id)) == 1 then return end
   -- It started so lately that it need not have beaten yet. (A clock that stepped back makes it no younger.)
   if NOW >= startedAt and NOW - startedAt < leaseMs then return end
-  if forgiving then
+  if forgiving and not told_only then
     call('SET', heartbeat_key(id), job.fence .. ' ' .. worker, 'PX', int(leaseMs))
-    return 'rearmed', worker
+    return id, 'rearmed', worker
   end
   spend_budget(job, 0, 1)
   local _, crashes = budgets(job)
   job.fence = job.attempt .. '-'
-  local lost = ',"reason":"worker_lost","worker":' .. text(worker)
-  if has(job, 'x') or crashes <= (job.options.maxCrashes or DEFAULTS.maxCrashes) then
-    again(job, 0, lost)
-  else
-    local failure = '{"name":"WorkerLost","code":"CRASHED","message":'
-      .. text('The worker died ' .. int(crashes) .. ' times under this job; the last was ' .. worker .. '.') .. '}'
-    finish(job, 'FAILED', lost .. failed(job, failure))
+  local allowed = job.options.maxCrashes or DEFAULTS.maxCrashes
+  local state, delayMs, says = fate(job, 'crash', crashes, allowed, job.options.crashBackoff)
+  local silentMs = silence_of(holder)
+  says = 'Worker ' .. worker
+    .. (silentMs and ' is lost, last heard ' .. seconds(silentMs) .. ' ago' or ' lives and keeps the attempt alive no more')
+    .. ' (lease ' .. seconds(leaseMs) .. '). ' .. says
+  if not told_only then
+    local lost = ',"reason":"worker_lost","worker":' .. text(worker) .. ',"message":' .. text(says)
+    if state == 'FAILED' then
+      local failure = '{"name":"WorkerLost","code":"CRASHED","message":'
+        .. text('The worker died ' .. int(crashes) .. ' times under this job; the last was ' .. worker .. '.') .. '}'
+      finish(job, 'FAILED', lost .. failed(job, failure))
+    else
+      again(job, delayMs, lost)
+    end
   end
-  return job.state, worker
+  return id, state, worker, silentMs and int(silentMs), says
 end
 
--- A worker that has gone leaves its name in the group. One that holds nothing, and was given nothing for a hundred times
--- the idle time that sweeps look at, is forgotten: were it alive, the next job it is given would name it again. All names
--- are looked at for it, so only at the end of one sweep in sixty-four.
-local function forget_workers()
-  for _, consumer in ipairs(call('XINFO', 'CONSUMERS', work, GROUP)) do
-    local name, pending, idle = consumer[2], consumer[4], consumer[6]
-    if pending == 0 and idle >= 100 * tonumber(minIdleMs) and name ~= 'reaper' then
-      call('XGROUP', 'DELCONSUMER', work, GROUP, name)
+local answer = { '0-0', forgiving and '1' or '0' }
+local function look_at(entry, holder)
+  -- One broken job must not stop the sweep for the others.
+  local fine, id, outcome, worker, silent, says = pcall(recover, entry, holder)
+  if not fine then id, outcome, worker = entry, 'error', type(id) == 'table' and id.err or tostring(id) end
+  if not id then return end
+  local n = #answer
+  answer[n + 1], answer[n + 2], answer[n + 3] = id, outcome, worker or ''
+  answer[n + 4], answer[n + 5] = silent or '', says or ''
+end
+
+-- Entries that are looked at, up to the limit; answers where the next step goes on.
+local function next_of(held, left)
+  local last = held[left]
+  return last and '(' .. last[1]
+end
+
+if call('EXISTS', work) == 0 then return answer end
+if whole == '1' then
+  local held = call('XPENDING', work, GROUP, cursor == '0-0' and '-' or cursor, '+', limit)
+  for _, row in ipairs(held) do
+    if row[3] >= min_idle then look_at(row[1], row[2]) end
+  end
+  answer[1] = next_of(held, limit) or '0-0'
+else
+  -- A cursor is the name of a worker and the entry of it to go on from.
+  local from_name, from = match(cursor, '^(%S+) (%S+)$')
+  local left = limit
+  for _, worker in ipairs(silent_workers()) do
+    local name = worker[1]
+    if not from_name or name >= from_name then
+      local held = call('XPENDING', work, GROUP, 'IDLE', minIdleMs, name == from_name and from or '-', '+', left, name)
+      for _, row in ipairs(held) do look_at(row[1], name) end
+      local on = next_of(held, left)
+      if on then
+        answer[1] = name .. ' ' .. on
+        break
+      end
+      left = left - #held
     end
   end
 end
-
-if call('EXISTS', work) == 0 then return { '0-0', forgiving and '1' or '0' } end
-local claimed = call('XAUTOCLAIM', work, GROUP, 'reaper', minIdleMs, cursor, 'COUNT', count)
-local answer = { claimed[1], forgiving and '1' or '0' }
-for _, entry in ipairs(claimed[2]) do
-  local id = entry[2][2]
-  -- One broken job must not stop the sweep for the others.
-  local fine, outcome, worker = pcall(recover, id, entry[1])
-  if not fine then
-    outcome, worker = 'error', type(outcome) == 'table' and outcome.err or tostring(outcome)
-  end
-  if outcome then
-    answer[#answer + 1] = id
-    answer[#answer + 1] = outcome
-    answer[#answer + 1] = worker
-  end
-end
 drop_done()
-if claimed[1] == '0-0' and tonumber(time[2]) % 64 == 0 then forget_workers() end
 return answer

@@ -23,7 +23,7 @@ export interface JobContext<P, G> {
   readonly trace: string | null
   /** What an attempt before left by `saveCheckpoint`, or null. */
   readonly checkpoint: unknown
-  /** Fires with a StateError: CANCEL_REQUESTED, OWNERSHIP_LOST, TIMED_OUT or SHUTTING_DOWN. */
+  /** Fires with a StateError: CANCEL_REQUESTED, OWNERSHIP_LOST, TIMED_OUT, STALLED or SHUTTING_DOWN. */
   readonly signal: AbortSignal
   /**
    * Replaces the progress. Coalesced: under the rate cap the last value wins, and the last one is always written.
@@ -51,9 +51,10 @@ export interface AttemptOptions {
   handled: () => void
 }
 
-type AbortCode = 'CANCEL_REQUESTED' | 'OWNERSHIP_LOST' | 'SHUTTING_DOWN' | 'TIMED_OUT'
+type AbortCode = 'CANCEL_REQUESTED' | 'OWNERSHIP_LOST' | 'SHUTTING_DOWN' | 'TIMED_OUT' | 'STALLED'
 
 const MAX_LINE = 2_000
+const MAX_TIMER_MS = 2 ** 31 - 1
 
 export class RunningAttempt<P, G, R> implements JobContext<P, G> {
   readonly grant: Grant
@@ -69,6 +70,8 @@ export class RunningAttempt<P, G, R> implements JobContext<P, G> {
   private stopHandling: ((error: StateError) => void) | undefined
   private givenUp = false
   private returned = false
+  /** When the handler last gave a sign of life, of performance.now. */
+  private reportedAt = 0
   /** The payload does not fit this worker's schema. */
   private readonly unfit: StateError | undefined
 
@@ -132,15 +135,18 @@ export class RunningAttempt<P, G, R> implements JobContext<P, G> {
 
   // Handlers take these out of the context, so they are bound.
   // What a handler still reports after it has returned is moot, and must not throw where nobody catches.
-  readonly progress = (value: G): Promise<void> =>
-    this.returned
-      ? Promise.resolve()
-      : this.reporter.progress(
-          encode(this.definition.progress, value, 'INVALID_PROGRESS', LIMITS.progressBytes),
-        )
+  readonly progress = (value: G): Promise<void> => {
+    if (this.returned) return Promise.resolve()
+    if (this.grant.stallMs > 0) this.reportedAt = performance.now()
+    return this.reporter.progress(
+      encode(this.definition.progress, value, 'INVALID_PROGRESS', LIMITS.progressBytes),
+    )
+  }
 
   readonly log = (line: string): void => {
-    if (!this.returned) this.reporter.log(String(line).slice(0, MAX_LINE))
+    if (this.returned) return
+    if (this.grant.stallMs > 0) this.reportedAt = performance.now()
+    this.reporter.log(String(line).slice(0, MAX_LINE))
   }
 
   readonly saveCheckpoint = (data: unknown): Promise<void> => {
@@ -165,7 +171,7 @@ export class RunningAttempt<P, G, R> implements JobContext<P, G> {
     this.aborted = new StateError(code, REASONS[code])
     this.controller?.abort(this.aborted)
     // A handler that is out of time is not waited for: its fence is void.
-    if (code === 'TIMED_OUT') this.stopHandling?.(this.aborted)
+    if (code === 'TIMED_OUT' || code === 'STALLED') this.stopHandling?.(this.aborted)
   }
 
   /** Stops waiting for Redis to take the outcome: the process ends. */
@@ -200,14 +206,26 @@ export class RunningAttempt<P, G, R> implements JobContext<P, G> {
 
   private async handle(handler: Handler<P, G, R>): Promise<string> {
     if (this.unfit) throw this.unfit
-    const { timeoutMs } = this.grant
-    const result = await (timeoutMs > 0 ? this.within(timeoutMs, handler) : handler(this))
+    const { timeoutMs, stallMs } = this.grant
+    const result = await (timeoutMs > 0 || stallMs > 0 ? this.watched(handler) : handler(this))
     // A handler that returns nothing has the result null.
     return encode(this.definition.result, result ?? null, 'INVALID_RESULT', LIMITS.resultBytes)
   }
 
-  private async within(timeoutMs: number, handler: Handler<P, G, R>): Promise<R> {
-    const timer = setTimeout(() => this.abort('TIMED_OUT'), timeoutMs)
+  private async watched(handler: Handler<P, G, R>): Promise<R> {
+    const { timeoutMs, stallMs } = this.grant
+    // What a timer can not wait for is left to the reaper.
+    const limited = timeoutMs > 0 && timeoutMs <= MAX_TIMER_MS
+    const timer = limited ? setTimeout(() => this.abort('TIMED_OUT'), timeoutMs) : undefined
+    this.reportedAt = performance.now()
+    let stall: NodeJS.Timeout | undefined
+    // A report only leaves its time; the timer looks how long ago the last one was.
+    const look = () => {
+      const leftMs = this.reportedAt + stallMs - performance.now()
+      if (leftMs > 0) stall = setTimeout(look, Math.min(Math.ceil(leftMs), MAX_TIMER_MS))
+      else this.abort('STALLED')
+    }
+    if (stallMs > 0) look()
     try {
       return await Promise.race([
         handler(this),
@@ -217,6 +235,7 @@ export class RunningAttempt<P, G, R> implements JobContext<P, G> {
       ])
     } finally {
       clearTimeout(timer)
+      clearTimeout(stall)
     }
   }
 
@@ -286,5 +305,6 @@ const REASONS: Record<AbortCode, string> = {
   CANCEL_REQUESTED: 'The job was cancelled.',
   OWNERSHIP_LOST: 'The job was given to another worker, has ended or is gone.',
   TIMED_OUT: 'The attempt did not end in its time.',
+  STALLED: 'The attempt reported nothing for longer than it may.',
   SHUTTING_DOWN: 'The worker is stopping.',
 }

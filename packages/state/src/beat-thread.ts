@@ -1,7 +1,7 @@
 // Entry of the thread that beats while the loop that runs the handlers is blocked. It knows boards and Redis, and no
 // jobs: what a beat says goes back as a message.
 import { parentPort, workerData } from 'node:worker_threads'
-import { type Beaten, Beater, type Pace, type Verdict } from './beater.ts'
+import { type Beaten, Beater, type Heard, type Pace } from './beater.ts'
 import { Page } from './board.ts'
 import type { LinkOptions } from './connection.ts'
 import { isStateError, type StateErrorCode } from './errors.ts'
@@ -17,14 +17,14 @@ export type Connection = LinkOptions & { namespace: string; partitions: number }
 
 /** What the loop tells the thread. A board's first page opens it. */
 export type Order =
-  | { kind: 'open'; board: number; connection: Connection; pace: Pace }
+  | { kind: 'open'; board: number; connection: Connection; worker: string; name: string; pace: Pace }
   | { kind: 'page'; board: number; memory: SharedArrayBuffer }
   | { kind: 'close'; board: number }
 
 /** What the thread tells the loop. */
 export type Told =
   | { kind: 'ready' }
-  | { kind: 'heard'; board: number; slot: number; turn: number; verdict: Verdict }
+  | { kind: 'heard'; board: number; slot: number; turn: number; verdict: Heard }
   | { kind: 'trouble'; board: number; code: StateErrorCode; message: string }
 
 interface Shared {
@@ -54,14 +54,16 @@ if (parentPort) {
     return shared
   }
 
-  const open = (board: number, connection: Connection, pace: Pace) => {
+  const open = ({ board, connection, worker, name, pace }: Extract<Order, { kind: 'open' }>) => {
     const shared = connect(connection)
     shared.boards++
     const beaten = {
+      worker,
+      name,
       pace,
       pages: [],
-      heartbeat: shared.transitions.heartbeat,
-      heard: (slot: number, turn: number, verdict: Verdict) =>
+      beat: shared.transitions.beat,
+      heard: (slot: number, turn: number, verdict: Heard) =>
         tell({ kind: 'heard', board, slot, turn, verdict }),
       trouble: (error: unknown) => {
         // A board that was closed under its last beats has no trouble any more.
@@ -91,7 +93,7 @@ if (parentPort) {
   }
 
   port.on('message', (order: Order) => {
-    if (order.kind === 'open') open(order.board, order.connection, order.pace)
+    if (order.kind === 'open') open(order)
     else if (order.kind === 'page') boards.get(order.board)?.beaten.pages.push(new Page(order.memory))
     else void close(order.board)
   })

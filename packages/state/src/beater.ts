@@ -1,7 +1,9 @@
 // Beats for the attempts on boards, one timer per interval, wherever it runs: in the thread, or in the loop that runs the
 // handlers. All that is due at one interval goes out in one tick, hence as one call per partition.
+
 import { type Page, sharedNow } from './board.ts'
-import type { Transitions } from './transitions.ts'
+import { StateError } from './errors.ts'
+import type { Beating, Transitions, Verdict } from './transitions.ts'
 
 /** Milliseconds; see WorkerOptions. */
 export interface Pace {
@@ -10,15 +12,21 @@ export interface Pace {
   blockedLoopMs: number
 }
 
-/** What a beat says that the attempt must hear: another owns the job (or none), or a cancel was requested. */
-export type Verdict = 'lost' | 'cancel'
+/** Attempts that one beat speaks for at most: no script may hold Redis for long. */
+const TOGETHER = 128
+
+/** What an attempt is told of a verdict. */
+export type Heard = Exclude<Verdict, 'error'>
 
 export interface Beaten {
+  /** The worker process and its job name. */
+  readonly worker: string
+  readonly name: string
   readonly pace: Pace
   readonly pages: readonly Page[]
-  readonly heartbeat: Transitions['heartbeat']
+  readonly beat: Transitions['beat']
   /** `slot` counts through all pages. */
-  readonly heard: (slot: number, turn: number, verdict: Verdict) => void
+  readonly heard: (slot: number, turn: number, verdict: Heard) => void
   /** Once a tick at most. */
   readonly trouble: (error: unknown) => void
 }
@@ -65,26 +73,40 @@ export class Beater {
     const { leaseMs, heartbeatMs } = board.pace
     // A job needs no beat before a quarter of its lease has passed; a cancel is heard within two intervals all the same.
     const minAgeMs = Math.min(leaseMs / 5, heartbeatMs / 2)
-    const answers: Promise<void>[] = []
+    const held: { slot: number; turn: number; attempt: Beating }[] = []
     let first = 0
     for (const page of board.pages) {
       for (let slot = 0; slot < page.slots; slot++) {
-        const held = page.read(slot, minAgeMs)
-        if (!held) continue
-        const at = first + slot
-        answers.push(
-          board.heartbeat(held.attempt).then((answer) => {
-            if (!answer.ok) board.heard(at, held.turn, 'lost')
-            else if (answer.cancelRequested) board.heard(at, held.turn, 'cancel')
-          }),
-        )
+        const found = page.read(slot, minAgeMs)
+        if (found) held.push({ slot: first + slot, ...found })
       }
       first += page.slots
     }
-    if (answers.length === 0) return
+    if (held.length === 0) return
     this.waiting.add(board)
-    const failed = (await Promise.allSettled(answers)).find(({ status }) => status === 'rejected')
-    this.waiting.delete(board)
-    if (failed) board.trouble((failed as PromiseRejectedResult).reason)
+    try {
+      // One after the other: a worker of thousands is no burst.
+      for (let from = 0; from < held.length; from += TOGETHER)
+        await this.beatFor(board, held.slice(from, from + TOGETHER))
+    } catch (error) {
+      board.trouble(error)
+    } finally {
+      this.waiting.delete(board)
+    }
+  }
+
+  private async beatFor(
+    { worker, name, beat, heard, trouble }: Beaten,
+    held: { slot: number; turn: number; attempt: Beating }[],
+  ): Promise<void> {
+    const attempts = held.map(({ attempt }) => attempt)
+    const verdicts = await beat(worker, name, attempts)
+    for (const [i, verdict] of verdicts.entries()) {
+      if (!verdict) continue
+      const { slot, turn, attempt } = held[i] as (typeof held)[number]
+      if (verdict === 'error')
+        trouble(new StateError('REDIS_REFUSED', `The heartbeat of ${attempt.id} failed in Redis.`))
+      else heard(slot, turn, verdict)
+    }
   }
 }

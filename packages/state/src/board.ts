@@ -1,8 +1,9 @@
 // The attempts a worker holds, in memory shared with whoever beats for them: one slot each. The loop that runs the
 // handlers writes; writing takes under a microsecond and wakes nobody, so short jobs cost nothing more.
-import type { Attempt } from './transitions.ts'
+import type { Beating } from './transitions.ts'
 
-/** Bytes: turn (int32), length (int32), start (float64), then "<id> <fence>": at most 128 + 1 + 30 characters. */
+/** Bytes: turn (int32), length (int32), start (float64), then "<id> <fence> <leaseMs>": at most 128 + 1 + 30 + 1 + 7
+ * characters. */
 const SLOT_BYTES = 192
 const TEXT_AT = 16
 const FIRST_PAGE_SLOTS = 16
@@ -29,9 +30,9 @@ export class Page {
     this.text = Buffer.from(memory)
   }
 
-  write(slot: number, turn: number, { id, fence }: Attempt): void {
+  write(slot: number, turn: number, { id, fence, leaseMs }: Beating): void {
     const at = slot * SLOT_BYTES
-    const length = this.text.write(`${id} ${fence}`, at + TEXT_AT, SLOT_BYTES - TEXT_AT, 'latin1')
+    const length = this.text.write(`${id} ${fence} ${leaseMs}`, at + TEXT_AT, SLOT_BYTES - TEXT_AT, 'latin1')
     this.ints[at / 4 + 1] = length
     this.floats[at / 8 + 1] = sharedNow()
     Atomics.store(this.ints, at / 4, turn)
@@ -42,15 +43,15 @@ export class Page {
   }
 
   /** The attempt in a slot, when there is one that has been held for so long. */
-  read(slot: number, minAgeMs: number): { turn: number; attempt: Attempt } | null {
+  read(slot: number, minAgeMs: number): { turn: number; attempt: Beating } | null {
     const at = slot * SLOT_BYTES
     const turn = Atomics.load(this.ints, at / 4)
     if (turn === 0 || sharedNow() - (this.floats[at / 8 + 1] as number) < minAgeMs) return null
     const text = this.text.toString('latin1', at + TEXT_AT, at + TEXT_AT + (this.ints[at / 4 + 1] as number))
     // It may have been given to another attempt while it was read.
     if (Atomics.load(this.ints, at / 4) !== turn) return null
-    const space = text.indexOf(' ')
-    return { turn, attempt: { id: text.slice(0, space), fence: text.slice(space + 1) } }
+    const [id = '', fence = '', leaseMs] = text.split(' ')
+    return { turn, attempt: { id, fence, leaseMs: Number(leaseMs) } }
   }
 }
 
@@ -69,7 +70,7 @@ export class Board<T> {
     this.onPage = onPage
   }
 
-  hold(attempt: Attempt, holder: T): number {
+  hold(attempt: Beating, holder: T): number {
     if (this.free.length === 0) this.grow()
     const slot = this.free.pop() as number
     this.turn = (this.turn % 0x7fffffff) + 1

@@ -38,10 +38,19 @@ const EnqueueOptions = z
     maxAttempts: z.int().min(1).max(1_000).optional(),
     /** Workers that may die under the job and it still runs again; one more and it has FAILED as CRASHED. */
     maxCrashes: z.int().min(0).max(1_000).optional(),
-    /** The wait before the next attempt. */
+    /** The wait before the next attempt after an error. */
     backoff: Backoff.optional(),
+    /** The same after a crash; default: none, another worker takes it at once. */
+    crashBackoff: Backoff.optional(),
     /** Milliseconds that one attempt may take. */
     timeoutMs: ms(10).optional(),
+    /**
+     * Milliseconds that a handler may go without a report (progress or a log line) before it counts as hung, and the
+     * attempt as failed. Give it more than the worker's `progressIntervalMs`.
+     */
+    stallMs: ms(100).optional(),
+    /** Milliseconds without a heartbeat after which its worker counts as gone; default: the worker's `leaseMs`. */
+    leaseMs: ms(200, 3_600_000).optional(),
     /** Milliseconds it may wait for its first attempt; then it has FAILED as EXPIRED. */
     ttlMs: ms(1).optional(),
     /** Milliseconds that the ended job stays readable. */
@@ -135,7 +144,8 @@ export const enqueueOf = <P, I>(
   const parsed = EnqueueOptions.safeParse(options)
   if (!parsed.success)
     throw new StateError('INVALID_OPTIONS', `The enqueue options are wrong. ${z.prettifyError(parsed.error)}`)
-  const { id, key, keyWindowMs, delayMs, runAt, backoff, priority, tags, ack, ...rest } = parsed.data
+  const { id, key, keyWindowMs, delayMs, runAt, backoff, crashBackoff, priority, tags, ack, ...rest } =
+    parsed.data
   const digest =
     key === undefined ? undefined : createHash('sha256').update(key).digest('base64url').slice(0, 22)
   const made = digest === undefined ? newId() : newIdBeside(digest, partitions)
@@ -154,6 +164,7 @@ export const enqueueOf = <P, I>(
       priority: priority === 'normal' ? undefined : priority,
       tags: tags && [...new Set(tags)],
       backoff: backoff && JSON.stringify(backoff),
+      crashBackoff: crashBackoff && JSON.stringify(crashBackoff),
     },
   }
 }

@@ -46,6 +46,7 @@ export type StateErrorCode =
   /** Reasons of a handler's AbortSignal, beside OWNERSHIP_LOST. */
   | 'CANCEL_REQUESTED'
   | 'TIMED_OUT'
+  | 'STALLED'
   | 'SHUTTING_DOWN'
   /** Heartbeats come from the event loop: a handler that blocks it for longer than its lease loses its job. */
   | 'NO_BEAT_THREAD'

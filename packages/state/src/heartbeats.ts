@@ -2,12 +2,12 @@
 // blocked (for `blockedLoopMs`); where there can't be a thread they come from this loop.
 import { Worker as Thread } from 'node:worker_threads'
 import type { Connection, Order, ThreadData, Told } from './beat-thread.ts'
-import { type Beaten, Beater, type Pace, type Verdict } from './beater.ts'
+import { type Beaten, Beater, type Heard, type Pace } from './beater.ts'
 import { Board, type Page, sharedNow } from './board.ts'
 import type { LinkOptions } from './connection.ts'
 import { StateError } from './errors.ts'
 import type { Jobs } from './jobs.ts'
-import type { Attempt } from './transitions.ts'
+import type { Beating as Attempt } from './transitions.ts'
 
 /** Milliseconds between the signs of life of this loop. */
 const SIGN_MS = 100
@@ -23,7 +23,7 @@ const SOURCE = import.meta.url.endsWith('.ts')
 /** The thread of this process and this loop's signs of life. It starts with the first worker, and never keeps the process. */
 class Beats {
   readonly alive = new BigInt64Array(new SharedArrayBuffer(8))
-  private readonly boards = new Map<number, Heartbeats>()
+  private readonly boards = new Map<number, PacedBoard>()
   private thread: Thread | undefined
   private signs: NodeJS.Timeout | undefined
   private count = 0
@@ -63,8 +63,8 @@ class Beats {
   }
 
   /** @returns the board's number */
-  join(heartbeats: Heartbeats): number {
-    this.boards.set(++this.count, heartbeats)
+  join(board: PacedBoard): number {
+    this.boards.set(++this.count, board)
     if (!this.signs) {
       this.sign()
       this.signs = setInterval(() => this.sign(), SIGN_MS)
@@ -92,7 +92,7 @@ class Beats {
     if (this.broken) return
     this.broken = error
     this.up.resolve()
-    for (const heartbeats of this.boards.values()) heartbeats.beatHere(error)
+    for (const board of this.boards.values()) board.beatHere(error)
   }
 }
 
@@ -100,37 +100,92 @@ let beats: Beats | undefined
 /** For boards that have no thread. This loop does not judge itself. */
 const here = new Beater(sharedNow)
 
+/** Whose beats these are. */
+interface Beating {
+  worker: string
+  name: string
+  pace: Pace
+  trouble: (error: unknown) => void
+}
+
+/** Paces of a worker: its own, and halved so often for jobs with a shorter lease. */
+const PACES = 16
+
 export class Heartbeats {
   private readonly jobs: Jobs
-  private readonly pace: Pace
-  private readonly trouble: (error: unknown) => void
-  private readonly board = new Board<Kept>((page) => this.grown(page))
+  private readonly own: Beating
+  private readonly boards: PacedBoard[] = []
   private beats: Beats | undefined
-  private number = 0
-  private local: Beaten | undefined
 
-  constructor(jobs: Jobs, pace: Pace, trouble: (error: unknown) => void) {
+  constructor(jobs: Jobs, own: Beating) {
     this.jobs = jobs
-    this.pace = pace
-    this.trouble = trouble
+    this.own = own
   }
 
   /** Resolves when jobs can be held: a loop that is blocked by its first job needs the thread at once. */
   async start(): Promise<void> {
     // A fault point is a function of this loop: it sees the beats too.
-    if (this.jobs.options.fault) this.beatHere()
-    else {
+    if (!this.jobs.options.fault) {
       beats ??= new Beats()
       await beats.ready
-      if (beats.broken) this.beatHere(beats.broken)
-      else {
-        this.beats = beats
-        this.number = beats.join(this)
-      }
+      this.beats = beats
     }
+    this.boardOf(0)
   }
 
   /** From now on; before the attempt's handler runs. Answers where it is kept, for `release`. */
+  hold(kept: Kept): number {
+    const halved = Math.ceil(Math.log2(this.own.pace.leaseMs / kept.grant.leaseMs))
+    const pace = Math.min(Math.max(0, halved), PACES - 1)
+    return this.boardOf(pace).hold(kept) * PACES + pace
+  }
+
+  release(held: number): void {
+    this.boards[held % PACES]?.release(Math.floor(held / PACES))
+  }
+
+  stop(): void {
+    for (const board of this.boards) board?.stop()
+    this.boards.length = 0
+  }
+
+  private boardOf(halved: number): PacedBoard {
+    const known = this.boards[halved]
+    if (known) return known
+    const { pace } = this.own
+    const leaseMs = pace.leaseMs / 2 ** halved
+    const heartbeatMs =
+      halved === 0 ? pace.heartbeatMs : Math.floor(Math.min(pace.heartbeatMs, leaseMs / 3.5))
+    const board = new PacedBoard(this.jobs, { ...this.own, pace: { ...pace, leaseMs, heartbeatMs } })
+    board.start(this.beats)
+    this.boards[halved] = board
+    return board
+  }
+}
+
+/** The attempts of a worker that are beaten for at one pace. */
+class PacedBoard {
+  private readonly jobs: Jobs
+  private readonly beating: Beating
+  private readonly board = new Board<Kept>((page) => this.grown(page))
+  private beats: Beats | undefined
+  private number = 0
+  private local: Beaten | undefined
+
+  constructor(jobs: Jobs, beating: Beating) {
+    this.jobs = jobs
+    this.beating = beating
+  }
+
+  /** @param through whose thread beats; without it this loop does */
+  start(through: Beats | undefined): void {
+    if (!through || through.broken) this.beatHere(through?.broken)
+    else {
+      this.beats = through
+      this.number = through.join(this)
+    }
+  }
+
   hold(kept: Kept): number {
     return this.board.hold(kept.grant, kept)
   }
@@ -151,22 +206,21 @@ export class Heartbeats {
   /** The thread's word. */
   told(told: Exclude<Told, { kind: 'ready' }>): void {
     if (told.kind === 'heard') this.heard(told.slot, told.turn, told.verdict)
-    else this.trouble(new StateError(told.code, told.message))
+    else this.beating.trouble(new StateError(told.code, told.message))
   }
 
   /** @param why there is no thread */
   beatHere(why?: unknown): void {
     this.beats = undefined
     this.local = {
-      pace: this.pace,
+      ...this.beating,
       pages: this.board.pages,
-      heartbeat: this.jobs.transitions.heartbeat,
+      beat: this.jobs.transitions.beat,
       heard: (slot, turn, verdict) => this.heard(slot, turn, verdict),
-      trouble: this.trouble,
     }
     here.add(this.local)
     if (why === undefined) return
-    this.trouble(
+    this.beating.trouble(
       new StateError(
         'NO_BEAT_THREAD',
         `The thread for heartbeats can't run (${why instanceof Error ? why.message : why}): a handler that blocks the ` +
@@ -176,7 +230,7 @@ export class Heartbeats {
     )
   }
 
-  private heard(slot: number, turn: number, verdict: Verdict): void {
+  private heard(slot: number, turn: number, verdict: Heard): void {
     const kept = this.board.holder(slot, turn)
     if (!kept) return
     if (verdict === 'lost') this.board.silence(slot)
@@ -186,9 +240,10 @@ export class Heartbeats {
   private grown(page: Page): void {
     if (!this.beats) return
     const board = this.number
+    const { worker, name, pace } = this.beating
     // Not before it holds anything: a thousand idle workers are nothing to the thread.
     if (this.board.pages.length === 1)
-      this.beats.tell({ kind: 'open', board, connection: connectionOf(this.jobs), pace: this.pace })
+      this.beats.tell({ kind: 'open', board, connection: connectionOf(this.jobs), worker, name, pace })
     this.beats.tell({ kind: 'page', board, memory: page.memory })
   }
 }

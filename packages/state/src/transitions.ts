@@ -55,6 +55,14 @@ export interface Attempt {
   fence: string
 }
 
+/** An attempt, and how long it may go without a heartbeat. */
+export interface Beating extends Attempt {
+  leaseMs: number
+}
+
+/** What a beat says that the attempt must hear: another owns the job (or none), a cancel was requested, the job is broken. */
+export type Verdict = 'lost' | 'cancel' | 'error'
+
 export interface Grant extends Attempt {
   ok: true
   cursor: string
@@ -64,8 +72,11 @@ export interface Grant extends Attempt {
   createdAt: number
   /** JSON text of the job's Backoff, or ''. */
   backoff: string
-  /** Milliseconds the attempt may take; 0 for any. */
+  /** Without a heartbeat for so many milliseconds the job is given to another. */
+  leaseMs: number
+  /** Milliseconds the attempt may take, and may take between two reports; 0 for any. */
   timeoutMs: number
+  stallMs: number
   /** JSON text that an attempt before left, or ''. */
   checkpoint: string
   /** Trace context of the enqueue, or ''. */
@@ -95,9 +106,12 @@ export interface Enqueue {
     maxCrashes?: number | undefined
     retentionMs?: number | undefined
     timeoutMs?: number | undefined
+    stallMs?: number | undefined
+    leaseMs?: number | undefined
     /** Milliseconds it may wait for its first attempt. */
     ttlMs?: number | undefined
     backoff?: string | undefined
+    crashBackoff?: string | undefined
     trace?: string | undefined
     rateKey?: string | undefined
     priority?: Priority | undefined
@@ -139,12 +153,26 @@ export interface Reaped {
   outcome: 'QUEUED' | 'FAILED' | 'CANCELLED' | 'SCHEDULED' | 'rearmed' | 'leftover' | 'redelivered' | 'error'
   /** The lost worker; for `error`, what Redis said. */
   detail: string
+  /** Milliseconds since the worker was heard; null where it lives, and for repairs. */
+  silentMs: number | null
+  /** What happened and what follows, as the event tells it; '' for repairs. */
+  says: string
 }
 
 /** A job that was over its time, and the state it is in now. */
 export interface Expired {
   id: string
   outcome: State | 'error'
+  /** What happened and what follows, as the event tells it; for `error`, what Redis said. */
+  says: string
+  /** Nobody took it in time; its attempt took too long; it reported nothing for too long. '' for `error`. */
+  cause: 'expired' | 'timed_out' | 'stalled' | ''
+}
+
+/** A scheduled job that was due, and by how many milliseconds it was late. */
+export interface Promoted {
+  id: string
+  lateMs: number
 }
 
 export interface SweepStep {
@@ -197,7 +225,7 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
       const { worker, nonce, leaseMs, rate, ratePerKey } = by
       const args = [entry, worker, nonce, String(leaseMs), ...rateArgs(rate), ...rateArgs(ratePerKey)]
       const answer = await applierFor(id).send('claim', id, ...args)
-      return answer[0] === 'rejected' ? rejection(answer) : grantOf(answer, 3)
+      return answer[0] === 'rejected' ? rejection(answer) : grantOf(answer, 3, leaseMs)
     },
 
     /** Claims queued jobs of a partition, as many as `count` says when the tick ends, and what the tick enqueues too. */
@@ -220,7 +248,7 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
       if (answer[0] !== 'ok')
         return { grants: [], retryInMs: answer[0] === 'paused' ? PAUSED_MS : Number(answer[1]) }
       const grants: Grant[] = []
-      for (let at = 1; at < answer.length; at += GRANT_SIZE) grants.push(grantOf(answer, at))
+      for (let at = 1; at < answer.length; at += GRANT_SIZE) grants.push(grantOf(answer, at, leaseMs))
       return { grants, retryInMs: 0 }
     },
 
@@ -231,6 +259,37 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
       const answer = await applierFor(id).send('heartbeat', id, fence)
       const moved = outcome(answer)
       return moved.ok ? { ...moved, cancelRequested: answer[3] === 'cancel' } : moved
+    },
+
+    /**
+     * Says that a worker process and these attempts of it are alive: one call for each partition in which it has any.
+     * Answers, in the same order, what they must hear.
+     */
+    beat: async (
+      worker: string,
+      name: string,
+      attempts: readonly Beating[],
+    ): Promise<(Verdict | undefined)[]> => {
+      const verdicts: (Verdict | undefined)[] = new Array(attempts.length).fill(undefined)
+      const byPartition = new Map<number, number[]>()
+      for (const [i, { id }] of attempts.entries()) {
+        const partition = partitionOf(id, partitions)
+        const those = byPartition.get(partition)
+        if (those) those.push(i)
+        else byPartition.set(partition, [i])
+      }
+      await Promise.all(
+        [...byPartition].map(async ([partition, those]) => {
+          const told = those.map((i) => {
+            const { id, fence, leaseMs } = attempts[i] as Beating
+            return `${id} ${fence} ${leaseMs}`
+          })
+          const answer = await (appliers[partition] as Applier).send('beat', worker, name, told.join('\n'))
+          for (let at = 1; at + 1 < answer.length; at += 2)
+            verdicts[those[Number(answer[at]) - 1] as number] = answer[at + 1] as Verdict
+        }),
+      )
+      return verdicts
     },
 
     /** `op` counts the reports (progress and log lines) of the attempt from 1. `progress` is JSON text. */
@@ -268,29 +327,56 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
       (appliers[0] as Applier).send('present', worker, String(ttlMs), about),
     absent: (worker: string) => (appliers[0] as Applier).send('absent', worker),
 
-    /** Queues at most `count` due jobs of a partition; says in how many milliseconds the next is due (null: none). */
+    /**
+     * Queues at most `count` due jobs of a partition; says in how many milliseconds the next is due (null: none).
+     *
+     * @param skip only tells of them, those after so many, and writes nothing
+     */
     promote: async (
       partition: Keys,
       count: number,
-    ): Promise<{ promoted: number; nextInMs: number | null }> => {
-      const [promoted, next] = await pass('promote', partition, count)
-      return { promoted: Number(promoted), nextInMs: next === '' ? null : Number(next) }
+      skip?: number,
+    ): Promise<{ promoted: Promoted[]; nextInMs: number | null }> => {
+      const [next, ...due] = await pass('promote', partition, count, skip ?? '')
+      const promoted: Promoted[] = []
+      for (let i = 0; i + 1 < due.length; i += 2)
+        promoted.push({ id: due[i] as string, lateMs: Number(due[i + 1]) })
+      return { promoted, nextInMs: next === '' ? null : Number(next) }
     },
 
-    /** Ends at most `count` jobs of a partition that are over their time. */
-    expire: async (partition: Keys, count: number): Promise<Expired[]> => {
-      const answer = await pass('expire', partition, count)
-      const ended: Expired[] = []
-      for (let i = 0; i + 1 < answer.length; i += 2)
-        ended.push({ id: answer[i] as string, outcome: answer[i + 1] as Expired['outcome'] })
-      return ended
+    /** Ends what is over its time among at most `count` jobs of a partition; `skip` as above. `more` may be left. */
+    expire: async (
+      partition: Keys,
+      count: number,
+      skip?: number,
+    ): Promise<{ expired: Expired[]; more: boolean }> => {
+      const [looked, ...over] = await pass('expire', partition, count, skip ?? '')
+      const expired: Expired[] = []
+      for (let i = 0; i + 3 < over.length; i += 4)
+        expired.push({
+          id: over[i] as string,
+          outcome: over[i + 1] as Expired['outcome'],
+          says: over[i + 2] as string,
+          cause: over[i + 3] as Expired['cause'],
+        })
+      return { expired, more: Number(looked) === count }
     },
 
     /** One bounded step of a sweep over the work stream of a queue. */
     reap: async (
       partition: Keys,
       queue: string,
-      args: { cursor: string; count: number; minIdleMs: number; maxGapMs: number; amnesty: boolean },
+      args: {
+        cursor: string
+        count: number
+        minIdleMs: number
+        maxGapMs: number
+        amnesty: boolean
+        /** Looks at what anybody holds, not only at what silent workers do. */
+        whole?: boolean
+        /** Only tells what it would do, and writes nothing. */
+        dry?: boolean
+      },
     ): Promise<SweepStep> => {
       const { cursor: from, count, minIdleMs, maxGapMs } = args
       const reply = await pass(
@@ -302,14 +388,18 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
         minIdleMs,
         maxGapMs,
         args.amnesty ? '1' : '0',
+        args.whole ? '1' : '0',
+        args.dry ? '1' : '0',
       )
       const [cursor = '0-0', amnesty, ...rest] = reply
       const reaped: Reaped[] = []
-      for (let i = 0; i + 2 < rest.length; i += 3)
+      for (let i = 0; i + 4 < rest.length; i += 5)
         reaped.push({
           id: rest[i] as string,
           outcome: rest[i + 1] as Reaped['outcome'],
           detail: rest[i + 2] as string,
+          silentMs: rest[i + 3] === '' ? null : Number(rest[i + 3]),
+          says: rest[i + 4] as string,
         })
       return { cursor, amnesty: amnesty === '1', reaped }
     },
@@ -324,10 +414,10 @@ const rateArgs = (rate: Rate | undefined) => (rate ? [String(rate.max), String(r
 /** Strings of one grant in an answer, in the order of grant.lua. */
 const GRANT_SIZE = 8
 
-const NO_OPTIONS: Partial<Record<'maxAttempts' | 'timeoutMs', number>> &
+const NO_OPTIONS: Partial<Record<'maxAttempts' | 'timeoutMs' | 'stallMs' | 'leaseMs', number>> &
   Partial<Record<'backoff' | 'trace' | 'tags', string>> = {}
 
-const grantOf = (answer: string[], at: number): Grant => {
+const grantOf = (answer: string[], at: number, leaseMs: number): Grant => {
   const fence = answer[at + 2] as string
   const text = answer[at + 6]
   const options = text ? (JSON.parse(text) as typeof NO_OPTIONS) : NO_OPTIONS
@@ -341,7 +431,9 @@ const grantOf = (answer: string[], at: number): Grant => {
     maxAttempts: options.maxAttempts ?? DEFAULTS.maxAttempts,
     createdAt: Number(answer[at + 4]),
     backoff: options.backoff ?? '',
+    leaseMs: options.leaseMs ?? leaseMs,
     timeoutMs: options.timeoutMs ?? 0,
+    stallMs: options.stallMs ?? 0,
     checkpoint: answer[at + 5] as string,
     trace: options.trace ?? '',
     tags: options.tags ?? '',

@@ -2,7 +2,7 @@
 import { expect, it } from 'vitest'
 import { Board, Page } from '../src/board.ts'
 
-const attempt = (n: number) => ({ id: `job-${n}`, fence: `${n}-nonce` })
+const attempt = (n: number) => ({ id: `job-${n}`, fence: `${n}-nonce`, leaseMs: 5_000 })
 
 /** What the other side sees, which has the memory only. */
 const seen = (board: Board<string>, minAgeMs = 0) =>
@@ -26,9 +26,9 @@ it('uses slots again rather than grow', () => {
   expect(pages).toBe(1)
 })
 
-it('holds the longest id and fence that there are', () => {
+it('holds the longest id, fence and lease that there are', () => {
   const board = new Board<string>(() => undefined)
-  const longest = { id: 'i'.repeat(128), fence: `${2 ** 31}-${'n'.repeat(12)}` }
+  const longest = { id: 'i'.repeat(128), fence: `${2 ** 31}-${'n'.repeat(12)}`, leaseMs: 3_600_000 }
   board.hold(longest, 'x')
   expect(seen(board)).toEqual([longest])
 })

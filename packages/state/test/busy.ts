@@ -2,6 +2,7 @@
 // job may end. For tests of what the processes need, and of what they leave in Redis.
 import {
   defineJob,
+  examine,
   type Grant,
   isStateError,
   type Jobs,
@@ -137,6 +138,7 @@ const endEachWay = async (hand: Hands, { ops }: Processes): Promise<string[]> =>
       await Promise.all(Array.from({ length: 1_250 }, (_, i) => hand.log(long, i + 1, `line ${i}`)))
       await hand.age(long)
       await hand.heartbeat(long)
+      await hand.beat(CLAIMANT.worker, byHand.name, [long])
       await hand.retry(long, ERROR, 0)
       await hand.complete(await hand.next(), '"done"', '{"done":9}')
     },
@@ -324,6 +326,25 @@ const forgetWorker = async ({ reaper }: Processes, admin: RedisLink): Promise<vo
   )
 }
 
+/** A running job loses its work entry and is to vanish, a waiting one loses its hash: once for each who may mend that. */
+const repair = async (hand: Hands, { reaper, ops }: Processes, admin: RedisLink): Promise<void> => {
+  for (const mender of [reaper, ops]) {
+    await hand.enqueue()
+    const { id } = await hand.next()
+    const keys = hand.keysFor(id)
+    const place = String(await admin.call('HGET', keys.job(id), 'place'))
+    await admin.call('XACK', keys.work(byHand.name), 'workers', place)
+    await admin.call('PEXPIRE', keys.job(id), HOUR)
+    const lost = await hand.enqueue()
+    await admin.call('DEL', hand.keysFor(lost).job(lost))
+    const { damages } = await examine(mender, { fix: true })
+    for (const code of ['not_held', 'would_vanish', 'stream_without_hash'])
+      if (!damages.some((damage) => damage.code === code && damage.outcome === 'mended'))
+        throw new Error(`${code} was not mended: ${JSON.stringify(damages)}`)
+    await ops.drain(byHand.name)
+  }
+}
+
 export const busyDay = async (as: Processes, admin: RedisLink): Promise<Left> => {
   const hand = handsOf(as, admin)
   const ended = await workADay(as)
@@ -337,6 +358,9 @@ export const busyDay = async (as: Processes, admin: RedisLink): Promise<Left> =>
   await as.ops.enqueue(defineJob({ name: 'begun-by-ops' }), 1)
   await askForMore(as)
   await operate(as, ended)
+  await as.reaper.counts()
+  await as.reaper.queues()
+  await repair(hand, as, admin)
   const scheduled = await hand.enqueue({ delayMs: HOUR, tags: ['red'] })
   await hand.enqueue({ timeoutMs: HOUR })
   const processing = await hand.next()

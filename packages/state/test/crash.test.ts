@@ -116,7 +116,7 @@ const pointsOf = async (life: Life, start: 'claim' | 'take'): Promise<Point[]> =
   const count = trial.proxy.commands.length + MORE
   await world.close()
   await trial.proxy.close()
-  const named = ['XREADGROUP', start, 'log', 'progress', 'checkpoint', 'heartbeat', MOVE_OF[life]]
+  const named = ['XREADGROUP', start, 'log', 'progress', 'checkpoint', 'beat', MOVE_OF[life]]
   const points = [...Array.from({ length: count }, (_, i) => i + 1), ...named]
   return points.flatMap((at) => WHEN.map((when) => ({ at, when })))
 }

@@ -255,7 +255,13 @@ describe('the time of an attempt', () => {
     const { id } = await jobs.enqueue(definition, 1, { timeoutMs: 600_000, maxAttempts: 2 })
     await jobs.until(id, 'PROCESSING')
     expect((await jobs.step('600s')).expired).toEqual([])
-    expect((await jobs.step('5s')).expired).toEqual([{ id, outcome: 'QUEUED' }])
+    expect((await jobs.step('5s')).expired).toMatchObject([
+      {
+        id,
+        outcome: 'QUEUED',
+        says: expect.stringContaining('did not end within 600 s. Attempt 2 is queued'),
+      },
+    ])
     expect(await jobs.attempts(id)).toMatchObject([{ outcome: 'timed_out', error: { code: 'TIMED_OUT' } }])
     expect(await jobs.get(id)).toMatchObject({ failures: 1, crashes: 0 })
     await jobs.cancel(id)

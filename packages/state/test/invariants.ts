@@ -59,6 +59,7 @@ const CLOCK_MS = 50
 interface Options {
   retentionMs?: number
   timeoutMs?: number
+  stallMs?: number
   ttlMs?: number
   priority?: string
   tags?: string
@@ -224,7 +225,8 @@ const placeViolations = (dump: Dump, { id, now, options, queue, snapshot, hash }
   }
   const rerun = (dump.streams.get(id) ?? []).some(([, event]) => event.startsWith('rerun>'))
   const deadline = dump.sets.get(dump.keys.deadlines)?.has(id) ?? false
-  const limited = state === 'PROCESSING' ? options.timeoutMs : waitsLimited(now, options, rerun)
+  const limited =
+    state === 'PROCESSING' ? (options.timeoutMs ?? options.stallMs) : waitsLimited(now, options, rerun)
   if (deadline !== Boolean(limited))
     wrong.push(`${state}, and ${deadline ? 'has a deadline' : 'its time is limited without a deadline'}`)
   const heartbeat = dump.heartbeats.get(id)

@@ -44,8 +44,8 @@ it.skipIf(isOnCluster())('a job that expired and is run again is wanted however 
   const keys = transitions.keys[0] as Keys
   const id = await h.enqueue({ ttlMs: 3_600_000 })
   await h.redis.client().zadd(keys.deadlines, 1, id)
-  expect(await transitions.expire(keys, 10)).toEqual([{ id, outcome: 'FAILED' }])
+  expect((await transitions.expire(keys, 10)).expired).toMatchObject([{ id, outcome: 'FAILED' }])
   await transitions.rerun(id)
-  expect(await transitions.expire(keys, 10)).toEqual([])
+  expect((await transitions.expire(keys, 10)).expired).toEqual([])
   expect(await h.claim(id)).toMatchObject({ fence: expect.stringMatching(/^1-/) })
 })

@@ -20,13 +20,15 @@ const sweep = async ({ transitions, link }: Jobs, { minIdleMs, maxGapMs }: Passe
   const reaped = []
   for (const keys of transitions.keys)
     for (const queue of (await link.call('SMEMBERS', keys.queues)) as string[])
-      for (let cursor = '0-0', amnesty = false; ; ) {
-        const step = await transitions.reap(keys, queue, { cursor, count: 20, minIdleMs, maxGapMs, amnesty })
-        reaped.push(...step.reaped)
-        cursor = step.cursor
-        amnesty ||= step.amnesty
-        if (cursor === '0-0') break
-      }
+      for (const whole of [false, true])
+        for (let cursor = '0-0', amnesty = false; ; ) {
+          const args = { cursor, count: 20, minIdleMs, maxGapMs, amnesty, whole }
+          const step = await transitions.reap(keys, queue, args)
+          reaped.push(...step.reaped)
+          cursor = step.cursor
+          amnesty ||= step.amnesty
+          if (cursor === '0-0') break
+        }
   return reaped
 }
 

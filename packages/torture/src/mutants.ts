@@ -24,18 +24,17 @@ export const MUTANTS = {
   },
   'cursor-not-followed': {
     says: 'a sweep ends after its first step',
-    from: "local answer = { claimed[1], forgiving and '1' or '0' }",
-    to: "local answer = { '0-0', forgiving and '1' or '0' }",
+    from: "        answer[1] = name .. ' ' .. on\n",
+    to: "        answer[1] = '0-0'\n",
   },
 } as const satisfies Record<string, Patch>
 export type MutantName = keyof typeof MUTANTS
 export const MUTANT_NAMES = Object.keys(MUTANTS) as MutantName[]
 
-/** XAUTOCLAIM looks at ten times as many entries as it may take. */
 const TIGHT: Patch = {
-  says: 'a step of a sweep takes two entries and looks at twenty',
-  from: "minIdleMs, cursor, 'COUNT', count)",
-  to: "minIdleMs, cursor, 'COUNT', 2)",
+  says: 'a step of a sweep looks at two entries',
+  from: 'tonumber(minIdleMs), tonumber(count)\n',
+  to: 'tonumber(minIdleMs), 2\n',
 }
 
 /**

@@ -32,6 +32,8 @@ export const StateEvent = z.object({
   resultBytes: z.int().optional(),
   /** reap, defer: why. */
   reason: z.enum(['worker_lost', 'rate_limited']).optional(),
+  /** reap, timeout, expire: what happened and what follows, as a sentence for people. */
+  message: z.string().optional(),
 })
 
 export const ProgressEvent = z.object({

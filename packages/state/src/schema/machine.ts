@@ -184,20 +184,20 @@ export const MOVES = {
   reap: {
     by: 'reaper',
     from: ['PROCESSING'],
-    to: ['QUEUED', 'FAILED', 'CANCELLED'],
+    to: ['QUEUED', 'SCHEDULED', 'FAILED', 'CANCELLED'],
     event: 'state',
     allowOom: true,
     takes: null,
-    says: 'Takes the job from a worker whose heartbeat ended: again, crashed for good, or cancelled.',
+    says: 'Takes the job from a worker whose heartbeat ended: again (at once or after a backoff), crashed for good, or cancelled.',
   },
   timeout: {
     by: 'reaper',
     from: ['PROCESSING'],
-    to: ['QUEUED', 'FAILED', 'CANCELLED'],
+    to: ['QUEUED', 'SCHEDULED', 'FAILED', 'CANCELLED'],
     event: 'state',
     allowOom: true,
     takes: null,
-    says: 'Takes the job from a worker that is alive and did not end the attempt in its time.',
+    says: 'Takes the job from a worker that is alive and did not end the attempt in its time, or let it hang.',
   },
   expire: {
     by: 'reaper',
@@ -217,6 +217,11 @@ export const CALLS = {
     takes: ['name', 'worker', 'nonce', 'leaseMs', 'count', 'max', 'perMs', 'keyMax', 'keyPerMs'],
     says: 'Claims the next jobs of a name, the higher priorities first.',
   },
+  beat: {
+    allowOom: true,
+    takes: ['worker', 'name', 'attempts'],
+    says: 'Says that a worker process and its attempts are alive; the answer tells which are lost or to be cancelled.',
+  },
   present: {
     allowOom: true,
     takes: ['worker', 'ttlMs', 'about'],
@@ -235,9 +240,9 @@ export type CallName = keyof typeof CALLS
 
 /** Moves that a pass makes on many jobs: scripts of their own, each a bounded step. */
 export const PASSES = {
-  promote: ['count'],
-  reap: ['queue', 'cursor', 'count', 'minIdleMs', 'maxGapMs', 'amnesty'],
-  expire: ['count'],
+  promote: ['count', 'skip'],
+  reap: ['queue', 'cursor', 'count', 'minIdleMs', 'maxGapMs', 'amnesty', 'whole', 'dry'],
+  expire: ['count', 'skip'],
 } as const satisfies Record<string, readonly string[]>
 export type PassName = keyof typeof PASSES
 

@@ -197,7 +197,7 @@ export const passes = async (jobs: Jobs, idleMs: number): Promise<Passed> => {
   const { reaped } = await reaper.sweep(idleMs)
   const expired = await reaper.expire()
   const { promoted } = await reaper.promote()
-  return { promoted, expired, reaped }
+  return { promoted: promoted.length, expired, reaped }
 }
 
 export const killWorkerOf = async (jobs: Jobs, id: string): Promise<State | null> => {
