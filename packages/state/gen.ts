@@ -98,6 +98,11 @@ const pass = (name: PassName) =>
 
 const scripts: Record<string, Text> = { apply: apply(false), applyOom: apply(true) }
 for (const name of Object.keys(PASSES) as PassName[]) scripts[name] = pass(name)
+// What it ends for good it ends as `expire` does; a job that is lost is found when memory is full, too.
+scripts.mend = opened(true)
+  .generated(`${row('expire')}local mode = ARGV[3]\n`)
+  .file('mend')
+  .generated('end)()\n')
 scripts.rights = new Text().generated('#!lua flags=no-writes\n').file('rights')
 
 const shaOf = (source: string) => createHash('sha1').update(source).digest('hex')

@@ -1,10 +1,12 @@
 // The `jobs` command: every subcommand, its arguments and its help.
 import { readFileSync } from 'node:fs'
 import { commonConfig, loadConfig } from '@jobs/service'
-import { connectJobs, defineJob, type Jobs, type State } from '@jobs/state'
+import { type ConnectOptions, connectJobs, defineJob, Jobs, type State } from '@jobs/state'
 import { Command, InvalidArgumentError } from 'commander'
 import { z } from 'zod'
+import { doctor } from './doctor.ts'
 import { EXIT, print, printJson, Refused, report } from './output.ts'
+import { type Chosen, chosen, listQuarantine, told } from './quarantine.ts'
 import { ago, jobLines } from './render.ts'
 import { watch } from './watch.ts'
 import { work } from './work.ts'
@@ -62,8 +64,13 @@ Examples:
 Exit codes: 0 done (watch: completed), 1 refused or failed, 2 cancelled (watch), 64 wrong use, 69 Redis not reachable.`,
   )
 
+const globalJson = () => program.opts<GlobalOptions>().json ?? false
+
 /** Runs an action with a connection, and ends the process with its exit code. */
-const run = async (action: (jobs: Jobs, json: boolean) => Promise<number>): Promise<void> => {
+const run = async (
+  action: (jobs: Jobs, json: boolean) => Promise<number>,
+  connect: (options: ConnectOptions) => Jobs | Promise<Jobs> = connectJobs,
+): Promise<void> => {
   const given = program.opts<GlobalOptions>()
   const config = loadConfig(z.object(commonConfig), {
     ...process.env,
@@ -71,7 +78,7 @@ const run = async (action: (jobs: Jobs, json: boolean) => Promise<number>): Prom
     ...(given.namespace === undefined ? {} : { JOBS_NAMESPACE: given.namespace }),
     ...(given.partitions === undefined ? {} : { JOBS_PARTITIONS: given.partitions }),
   })
-  const jobs = await connectJobs({
+  const jobs = await connect({
     url: config.REDIS_URL,
     namespace: config.JOBS_NAMESPACE,
     partitions: config.JOBS_PARTITIONS,
@@ -99,7 +106,7 @@ const steered = async (jobs: Jobs, id: string, move: 'cancel' | 'rerun', json: b
   const outcome = await jobs[move](id)
   if (!outcome.ok) {
     if (outcome.reason === 'unknown_job') throw new Refused('UNKNOWN_JOB', `There is no job ${id}.`)
-    const verb = move === 'cancel' ? 'cancelled' : 'retried; only failed and cancelled jobs can be'
+    const verb = move === 'cancel' ? 'cancelled' : 'retried; only jobs that have ended can be'
     throw new Refused('ILLEGAL_MOVE', `The job ${id} is ${outcome.state}: it can't be ${verb}.`)
   }
   const job = await known(jobs, id)
@@ -186,7 +193,7 @@ program
 
 program
   .command('retry <id>')
-  .description('queue a failed or cancelled job again')
+  .description('queue a job that has ended again, a completed one too')
   .action((id: string) => run((jobs, json) => steered(jobs, id, 'rerun', json)))
 
 program
@@ -201,6 +208,48 @@ program
           print(`${state.padEnd(10)} ${String(n).padStart(10)}`)
       return EXIT.ok
     }),
+  )
+
+const quarantine = program
+  .command('quarantine')
+  .description('jobs that killed one worker after the other: list, retry or delete them')
+
+quarantine
+  .command('list')
+  .description('list them with their crashes, the longest there first')
+  .option('--name <name>', 'only jobs of this name')
+  .option('--limit <n>', 'jobs at most', count, 50)
+  .option('--cursor <cursor>', 'go on where a listing ended')
+  .action((options: { name?: string; limit: number; cursor?: string }) =>
+    run((jobs, json) => listQuarantine(jobs, options, json)),
+  )
+
+for (const [move, says, did] of [
+  ['retry', 'queue them again, with fresh budgets', 'queued again'],
+  ['delete', 'delete them with all that is kept of them', 'deleted'],
+] as const)
+  quarantine
+    .command(`${move} [ids...]`)
+    .description(says)
+    .option('--all', 'all of them, rather than by id')
+    .option('--name <name>', 'with --all: only jobs of this name')
+    .action((ids: string[], options: Chosen) => {
+      const which = chosen(ids, options)
+      return run(async (jobs, json) => told(await jobs.quarantine[move](which), did, json))
+    })
+
+program
+  .command('doctor')
+  .description('look the namespace through, while it is in use, for what is lost, stuck or left over')
+  .option('--fix', 'mend it')
+  .addHelpText(
+    'after',
+    `
+Exit codes: 0 nothing is wrong (any more), 1 warnings, 2 damage, 3 could not look, 64 wrong use. See docs/doctor.md.`,
+  )
+  .action((options: { fix?: boolean }) =>
+    // Before it has looked nothing is written, not even the layout.
+    doctor((action) => run(action, (given) => new Jobs(given)), options.fix ?? false, globalJson()),
   )
 
 program

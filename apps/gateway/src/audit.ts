@@ -7,7 +7,7 @@ const BURST = 100
 const MAX_TEXT = 256
 
 export interface Refused {
-  what: 'origin' | 'token' | 'job' | 'tag'
+  what: 'origin' | 'token' | 'job' | 'tag' | 'connection'
   reason: string
   peer?: string | undefined
   connection?: string

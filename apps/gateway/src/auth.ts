@@ -6,6 +6,7 @@ import { LIMITS, TOKEN_CHARS } from '@jobs/state'
 import { errors, type JWTVerifyGetKey, jwtVerify } from 'jose'
 import type { Audit } from './audit.ts'
 import { EVERYTHING, type Grant, grantOf } from './grant.ts'
+import type { Shares } from './limits.ts'
 import type { JudgeOrigin } from './origin.ts'
 import type { Refusal } from './refusal.ts'
 import type { Revocations } from './revocations.ts'
@@ -19,34 +20,37 @@ export interface Denied {
   close: Close
 }
 
-/** Nothing rejects; all settle within 3 s. */
+/** Nothing rejects; all settle within 3 s. `peer` is the client's address. */
 export interface Auth {
+  /** Why the page that asks may not; undefined: it may, if its token does. Comes before the others. */
+  refusalOfPage(request: IncomingMessage, peer: string): Refusal | undefined
   /** What the token of a plain HTTP request grants, or why the request is refused. */
-  ofRequest(request: IncomingMessage): Promise<Grant | Refusal>
+  ofRequest(request: IncomingMessage, peer: string): Promise<Grant | Refusal>
   /** The same for an upgrade; undefined: a token is needed, it has none, and may still send it in `hello`. */
-  ofUpgrade(request: IncomingMessage): Promise<Grant | Refusal | undefined>
+  ofUpgrade(request: IncomingMessage, peer: string): Promise<Grant | Refusal | undefined>
   ofToken(token: string): Promise<Grant | Denied>
   /** Calls once, when the grant is revoked. Answers how to stop listening. */
   onRevoked(grant: Grant, tell: () => void): () => void
   readonly audit: Audit
+  readonly shares: Shares
 }
 
 interface Common {
   judgeOrigin: JudgeOrigin
   audit: Audit
+  shares: Shares
 }
 
 /** GATEWAY_AUTH=none: everybody may watch everything, and no token is looked at. */
-export const openToAll = ({ judgeOrigin, audit }: Common): Auth => {
-  const ofRequest = async (request: IncomingMessage) => refusedPage(request, judgeOrigin, audit) ?? EVERYTHING
-  return {
-    ofRequest,
-    ofUpgrade: ofRequest,
-    ofToken: async () => EVERYTHING,
-    onRevoked: () => () => undefined,
-    audit,
-  }
-}
+export const openToAll = ({ judgeOrigin, audit, shares }: Common): Auth => ({
+  refusalOfPage: pageJudge(judgeOrigin, audit),
+  ofRequest: async () => EVERYTHING,
+  ofUpgrade: async () => EVERYTHING,
+  ofToken: async () => EVERYTHING,
+  onRevoked: () => () => undefined,
+  audit,
+  shares,
+})
 
 export interface TokenRules extends Common {
   algorithm: string
@@ -60,7 +64,7 @@ export interface TokenRules extends Common {
 }
 
 /** Seconds that clocks may differ by. */
-const TOLERANCE_S = 5
+const TOLERANCE_S = LIMITS.clockAheadMs / 1_000
 /** Milliseconds until a judgement is given up. */
 const JUDGE_MS = 3_000
 /** Milliseconds that a refusal is held back: who tries one token after the other gains nothing by speed. */
@@ -93,7 +97,7 @@ export const isDenied = (judged: Grant | Denied): judged is Denied => 'close' in
 
 /** GATEWAY_AUTH=jwt. */
 export const tokenAuth = (rules: TokenRules): Auth => {
-  const { judgeOrigin, audit, revocations, inQuery } = rules
+  const { judgeOrigin, audit, shares, revocations, inQuery } = rules
   const options = {
     algorithms: [rules.algorithm],
     audience: rules.audience,
@@ -144,34 +148,29 @@ export const tokenAuth = (rules: TokenRules): Auth => {
     return judged
   }
 
-  const ofUpgrade = async (request: IncomingMessage): Promise<Grant | Refusal | undefined> => {
-    const page = refusedPage(request, judgeOrigin, audit)
-    if (page) return page
+  const ofUpgrade = async (request: IncomingMessage, peer: string): Promise<Grant | Refusal | undefined> => {
     const token = tokenOf(request, inQuery)
     if (typeof token !== 'string') return token
     const judged = await ofToken(token)
     if (!isDenied(judged)) return judged
-    audit({ what: 'token', reason: judged.message, peer: request.socket.remoteAddress })
+    audit({ what: 'token', reason: judged.message, peer })
     return asRefusal(judged)
   }
 
   return {
+    refusalOfPage: pageJudge(judgeOrigin, audit),
     ofUpgrade,
-    ofRequest: async (request) => (await ofUpgrade(request)) ?? asRefusal(NO_TOKEN),
+    ofRequest: async (request, peer) => (await ofUpgrade(request, peer)) ?? asRefusal(NO_TOKEN),
     ofToken,
     onRevoked: (grant, tell) => revocations.hold(grant, tell),
     audit,
+    shares,
   }
 }
 
-const refusedPage = (request: IncomingMessage, judgeOrigin: JudgeOrigin, audit: Audit) => {
+const pageJudge = (judgeOrigin: JudgeOrigin, audit: Audit) => (request: IncomingMessage, peer: string) => {
   const refusal = judgeOrigin(request)
-  if (refusal)
-    audit({
-      what: 'origin',
-      reason: request.headers.origin ?? 'no Origin',
-      peer: request.socket.remoteAddress,
-    })
+  if (refusal) audit({ what: 'origin', reason: request.headers.origin ?? 'no Origin', peer })
   return refusal
 }
 

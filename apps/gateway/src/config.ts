@@ -79,6 +79,8 @@ export const GatewayConfig = z
     ...commonConfig,
     GATEWAY_HOST: z.string().default('127.0.0.1'),
     GATEWAY_PORT: portSetting.default(8_080),
+    /** Several gateways of one host listen to the same port; the system spreads connections over them (Linux). */
+    GATEWAY_REUSE_PORT: flagSetting,
     /** For /livez and /readyz; on the host of GATEWAY_OPS_HOST. */
     GATEWAY_OPS_PORT: portSetting.default(9_101),
     GATEWAY_OPS_HOST: z.string().default('127.0.0.1'),
@@ -99,6 +101,10 @@ export const GatewayConfig = z
     GATEWAY_MAX_CONNECTIONS: count(1, 1_000_000).default(10_000),
     /** Sockets of one client address: a quarter, so that one office fits and one host can't fill the gateway. */
     GATEWAY_MAX_CONNECTIONS_PER_ADDRESS: count(1, 1_000_000).default(2_500),
+    /** Sockets and event streams of one token's subject: a user with some tabs, not a user who opens them in a loop. */
+    GATEWAY_MAX_CONNECTIONS_PER_SUBJECT: count(1, 1_000_000).default(100),
+    /** Jobs and tags that all sockets of one subject watch. */
+    GATEWAY_MAX_SUBSCRIPTIONS_PER_SUBJECT: count(1, 10_000_000).default(2_000),
     /** New sockets a second, twice as many at once: a socket that comes and goes takes up to a millisecond of CPU. */
     GATEWAY_ACCEPTS_PER_SECOND: count(1, 100_000).default(1_000),
     /** Addresses and networks whose X-Forwarded-For is believed. */
@@ -113,7 +119,7 @@ export const GatewayConfig = z
           return z.NEVER
         }
       }),
-    /** Jobs watched at the same time. */
+    /** Jobs and tags watched at the same time. */
     GATEWAY_MAX_ROOMS: count(1, 10_000_000).default(100_000),
     /** What each connection is granted, as `welcome` tells it. */
     GATEWAY_MAX_SUBSCRIPTIONS: count(1, 10_000).default(LIMITS_V1.subscriptions),

@@ -27,12 +27,14 @@ export class Credentials {
   private timer: NodeJS.Timeout | undefined
   private release: () => void = () => undefined
   private ended = false
+  /** It has a share of what its subject may have. */
+  private counted = false
 
   /** Without a grant a token has to come in time. */
   constructor(auth: Auth, holder: Holder, grant: Grant | undefined) {
     this.auth = auth
     this.holder = holder
-    if (grant) this.accept(grant)
+    if (grant) this.begin(grant)
     else this.timer = setTimeout(() => holder.close(CLOSE.noHello), TIMES_V1.hello)
   }
 
@@ -61,6 +63,8 @@ export class Credentials {
     this.ended = true
     clearTimeout(this.timer)
     this.release()
+    if (this.counted) this.auth.shares.connections.giveBack(this.current?.subject)
+    this.counted = false
   }
 
   private async judge(token: string): Promise<boolean> {
@@ -68,15 +72,29 @@ export class Credentials {
     const judged = await this.auth.ofToken(token)
     if (this.ended) return false
     if (isDenied(judged)) return this.deny(judged)
-    if (before && before.subject !== judged.subject) return this.deny(ANOTHER)
+    if (!before) return this.begin(judged)
+    if (before.subject !== judged.subject) return this.deny(ANOTHER)
     this.accept(judged)
-    if (before) this.holder.regranted()
+    this.holder.regranted()
     return true
   }
 
-  private deny({ code, message, close }: Denied): false {
+  /** Who it is stays the same from here on. */
+  private begin(grant: Grant): boolean {
+    this.counted = this.auth.shares.connections.take(grant.subject)
+    // Told as a close, by hello or by handshake: a page can't see the status of a refused upgrade.
+    if (!this.counted) return this.deny(TOO_MANY, 'connection', grant.subject)
+    this.accept(grant)
+    return true
+  }
+
+  private deny(
+    { code, message, close }: Denied,
+    what: 'token' | 'connection' = 'token',
+    subject = this.current?.subject,
+  ): false {
     const { connection, peer } = this.holder
-    this.auth.audit({ what: 'token', reason: message, connection, peer, subject: this.current?.subject })
+    this.auth.audit({ what, reason: message, connection, peer, subject })
     this.holder.say(errorOf(code, message))
     this.holder.close(close)
     return false
@@ -116,4 +134,11 @@ const ANOTHER: Denied = {
   code: 'unauthorized',
   message: 'A refresh keeps to the subject of the token before; open another connection.',
   close: CLOSE.unauthorized,
+}
+
+const TOO_MANY: Denied = {
+  status: 429,
+  code: 'limit_exceeded',
+  message: "This token's subject has as many connections as it may.",
+  close: CLOSE.tooManyConnections,
 }

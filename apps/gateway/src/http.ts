@@ -3,12 +3,14 @@ import { createServer, type IncomingMessage, type Server } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { SUBPROTOCOL } from '@jobs/protocol'
-import { WebSocket, WebSocketServer } from 'ws'
+import { WebSocketServer } from 'ws'
 import { type Auth, tokenInQuery } from './auth.ts'
+import { allowOrigin, answerPreflight, isPreflight } from './cors.ts'
 import type { Grant } from './grant.ts'
 import { type JobRoutes, jobRouteOf } from './job-routes.ts'
 import { type Admission, granted, type KeptOut } from './limits.ts'
 import { bump, counts } from './metrics.ts'
+import { PublicSocket } from './public-socket.ts'
 import { bodyOf, isRefusal, type Refusal, reasonOf, refuse } from './refusal.ts'
 
 const PATH = '/v1/ws'
@@ -21,16 +23,6 @@ export interface PublicServer {
   readonly server: Server
   /** From now on: 503 to everybody. */
   drain(): void
-}
-
-/** A socket that remembers what it was closed with: after a cut the event tells 1006 only. */
-export class PublicSocket extends WebSocket {
-  closedWith: number | undefined
-
-  override close(code?: number, reason?: string | Buffer): void {
-    this.closedWith ??= code
-    super.close(code, reason)
-  }
 }
 
 const KEPT_OUT: Record<KeptOut, Refusal> = {
@@ -79,9 +71,7 @@ export const publicServer = (options: PublicServerOptions): PublicServer => {
   const { auth, admission, onSocket, onKeptOut, jobs } = options
   let draining = false
   const refusalOf = (request: IncomingMessage): Refusal | null =>
-    refusalOfForm(request) ??
-    (!options.tokenInQuery && tokenInQuery(request) ? TOKEN_IN_QUERY : null) ??
-    (draining ? DRAINING : null)
+    (!options.tokenInQuery && tokenInQuery(request) ? TOKEN_IN_QUERY : null) ?? (draining ? DRAINING : null)
   const server = createServer({
     headersTimeout: HEADERS_TIMEOUT_MS,
     requestTimeout: 10_000,
@@ -107,22 +97,36 @@ export const publicServer = (options: PublicServerOptions): PublicServer => {
     handleProtocols: (offered) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
   } as ConstructorParameters<typeof WebSocketServer>[0])
 
-  const knock = (request: IncomingMessage, socket: Socket) => {
-    const address = admission.addressOf(socket, request.headers['x-forwarded-for'] as string)
+  const addressOf = (request: IncomingMessage, socket: Socket) =>
+    admission.addressOf(socket, request.headers['x-forwarded-for'] as string)
+  const admit = (socket: Socket, address: string): Refusal | null => {
     const keptOut = admission.admit(socket, address)
     if (keptOut) onKeptOut(keptOut, address)
-    return { address, refused: keptOut && KEPT_OUT[keptOut] }
+    return keptOut && KEPT_OUT[keptOut]
   }
 
   server.on('request', (request, response) => {
+    // A job's payload is its owner's to write: no browser is to take it for a page.
+    response.setHeader('x-content-type-options', 'nosniff')
     const route = jobRouteOf(pathOf(request))
-    let refused = refusalOf(request)
+    const address = addressOf(request, request.socket)
+    const preflight = route !== null && isPreflight(request)
+    let refused = preflight ? null : refusalOfForm(request)
+    if (route && !refused) {
+      refused = auth.refusalOfPage(request, address) ?? null
+      if (!refused) allowOrigin(request, response)
+    }
+    refused ??= refusalOf(request)
+    if (preflight && !refused) {
+      answerPreflight(response)
+      return
+    }
     // A stream holds its connection like a WebSocket does, and is admitted like one.
-    if (route?.events && !refused) refused = knock(request, request.socket).refused
+    if (route?.events && !refused) refused = admit(request.socket, address)
     if (route && !refused) {
       // Admitted once, and for one stream.
       if (route.events) response.shouldKeepAlive = false
-      void jobs(request, response, route)
+      void jobs(request, response, route, address)
       return
     }
     const refusal = refused ?? UPGRADE_REQUIRED
@@ -138,25 +142,30 @@ export const publicServer = (options: PublicServerOptions): PublicServer => {
   server.on('upgrade', (request, socket, head) => {
     // A reset before the upgrade is through would end the process.
     socket.on('error', destroyOnError)
-    const refusal = refusalOf(request) ?? upgradeRefusal(request)
+    const address = addressOf(request, socket as Socket)
+    const refusal =
+      refusalOfForm(request) ??
+      refusalOf(request) ??
+      upgradeRefusal(request) ??
+      auth.refusalOfPage(request, address) ??
+      admit(socket as Socket, address)
     if (refusal) {
       refuse(socket, refusal)
       return
     }
-    const { address, refused } = knock(request, socket as Socket)
-    if (refused) {
-      refuse(socket, refused)
-      return
-    }
-    void auth.ofUpgrade(request).then((grant) => {
+    void auth.ofUpgrade(request, address).then((grant) => {
       // It may have gone meanwhile.
       if (socket.destroyed) return
       if (isRefusal(grant)) refuse(socket, grant)
       else if (draining) refuse(socket, DRAINING)
-      else
+      else {
+        // What greets it goes out in one write with the answer.
+        socket.cork()
         sockets.handleUpgrade(request, socket, head, (accepted) =>
           onSocket(accepted as PublicSocket, address, grant),
         )
+        socket.uncork()
+      }
     })
   })
 

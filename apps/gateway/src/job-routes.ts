@@ -21,9 +21,13 @@ export const jobRouteOf = (path: string): JobRoute | null => {
   return job === undefined ? null : { job, events: events !== undefined }
 }
 
-const STATUS = { bad_request: 400, not_found: 404, unavailable: 503, internal: 500 } satisfies Partial<
-  Record<ErrorCode, number>
->
+const STATUS = {
+  bad_request: 400,
+  not_found: 404,
+  limit_exceeded: 429,
+  unavailable: 503,
+  internal: 500,
+} satisfies Partial<Record<ErrorCode, number>>
 const JSON_TYPE = 'application/json; charset=utf-8'
 /** Seconds until a reader tries again while Redis is away. */
 const RETRY_AFTER_S = 1
@@ -40,7 +44,13 @@ export interface JobRoutesOptions {
   onError: (error: unknown) => void
 }
 
-export type JobRoutes = (request: IncomingMessage, response: ServerResponse, route: JobRoute) => Promise<void>
+/** `peer` is the client's address. Its page has been found to be one that may. */
+export type JobRoutes = (
+  request: IncomingMessage,
+  response: ServerResponse,
+  route: JobRoute,
+  peer: string,
+) => Promise<void>
 
 export const jobRoutes = ({ rooms, auth, heartbeatMs, onStream, onError }: JobRoutesOptions): JobRoutes => {
   const failed = (response: ServerResponse, error: unknown) => {
@@ -80,6 +90,10 @@ export const jobRoutes = ({ rooms, auth, heartbeatMs, onStream, onError }: JobRo
       else unknown(response)
       return
     }
+    const { connections } = auth.shares
+    if (!connections.take(grant.subject))
+      return refuse(response, 'limit_exceeded', "This token's subject has as many connections as it may.")
+    response.on('close', () => connections.giveBack(grant.subject))
     const events = new EventStream(response, { headers: VARY, resumed: cursor !== undefined, heartbeatMs })
     onStream(events, response)
     // The reader comes back, and is refused then.
@@ -93,11 +107,11 @@ export const jobRoutes = ({ rooms, auth, heartbeatMs, onStream, onError }: JobRo
     if (!(await events.follow(rooms, job, cursor)) && !response.headersSent) unknown(response)
   }
 
-  return async (request, response, { job, events }) => {
+  return async (request, response, { job, events }, peer) => {
     response.on('error', () => undefined)
     if (!JobId.safeParse(job).success)
       return refuse(response, 'bad_request', 'This is no job id: 1 to 128 of A-Z a-z 0-9 . _ ~ -')
-    const grant = await auth.ofRequest(request)
+    const grant = await auth.ofRequest(request, peer)
     // The client may have gone meanwhile.
     if (response.destroyed) return
     if (isRefusal(grant)) {
@@ -105,16 +119,10 @@ export const jobRoutes = ({ rooms, auth, heartbeatMs, onStream, onError }: JobRo
       response.writeHead(grant.status, headers).end(bodyOf(grant))
       return
     }
-    // Only pages of allowed origins come as far as this.
-    const { origin } = request.headers
-    if (origin !== undefined) {
-      response.setHeader('access-control-allow-origin', origin)
-      response.setHeader('access-control-expose-headers', 'ETag, Retry-After')
-    }
     try {
       if (!grant.mayWatchJob(job)) {
         const { subject } = grant
-        auth.audit({ what: 'job', reason: 'not granted', peer: request.socket.remoteAddress, subject, job })
+        auth.audit({ what: 'job', reason: 'not granted', peer, subject, job })
         unknown(response)
       } else if (events) await stream(request, response, job, grant)
       else await tell(request, response, job)
@@ -131,7 +139,7 @@ const VARY = { vary: 'Authorization, Origin' }
 const refuse = (response: ServerResponse, code: keyof typeof STATUS, message: string): void => {
   if (response.headersSent || response.destroyed) return
   const status = STATUS[code]
-  const retryable = status >= 500
+  const retryable = status >= 429
   const body = JSON.stringify(
     errorOf(code, message, { retryAfterMs: retryable ? RETRY_AFTER_S * 1_000 : undefined }),
   )

@@ -23,8 +23,9 @@ export class Tally {
     this.most = most
   }
 
-  /** Answers false, and counts nothing, when the key has as many as it may. */
-  take(key: string): boolean {
+  /** Answers false, and counts nothing, when the key has as many as it may. Who has no key is not counted. */
+  take(key: string | undefined): boolean {
+    if (key === undefined) return true
     if (this.full(key)) return false
     this.counts.set(key, (this.counts.get(key) ?? 0) + 1)
     return true
@@ -34,11 +35,18 @@ export class Tally {
     return (this.counts.get(key) ?? 0) >= this.most
   }
 
-  giveBack(key: string): void {
+  giveBack(key: string | undefined): void {
+    if (key === undefined) return
     const count = this.counts.get(key) ?? 0
     if (count > 1) this.counts.set(key, count - 1)
     else this.counts.delete(key)
   }
+}
+
+/** What all tokens of one subject may have at the same time, on however many connections. */
+export interface Shares {
+  connections: Tally
+  subscriptions: Tally
 }
 
 /** Fills at a rate up to a bound; each who comes takes one. */

@@ -13,7 +13,7 @@ import { auditTo } from './audit.ts'
 import { openToAll, tokenAuth } from './auth.ts'
 import { GatewayConfig } from './config.ts'
 import { startGateway } from './gateway.ts'
-import { Admission, granted, type KeptOut, withinDescriptors } from './limits.ts'
+import { Admission, granted, type KeptOut, Tally, withinDescriptors } from './limits.ts'
 import { gatewayMetrics } from './metrics.ts'
 import { originJudge } from './origin.ts'
 import { Revocations } from './revocations.ts'
@@ -67,10 +67,14 @@ await runService('gateway', async () => {
   })
   const revocations = new Revocations(() => tailer.readRevocations())
   if (key) await tailer.follow(revocations)
+  const shares = {
+    connections: new Tally(config.GATEWAY_MAX_CONNECTIONS_PER_SUBJECT),
+    subscriptions: new Tally(config.GATEWAY_MAX_SUBSCRIPTIONS_PER_SUBJECT),
+  }
+  const common = { judgeOrigin, audit, shares }
   const auth = key
     ? tokenAuth({
-        judgeOrigin,
-        audit,
+        ...common,
         key,
         algorithm: config.GATEWAY_JWT_ALGORITHM as string,
         audience: config.GATEWAY_JWT_AUDIENCE,
@@ -80,7 +84,7 @@ await runService('gateway', async () => {
         revocations,
         onFault: (error) => log.warn(describe(error), 'tokens cannot be checked'),
       })
-    : openToAll({ judgeOrigin, audit })
+    : openToAll(common)
   Object.assign(granted, {
     subscriptions: config.GATEWAY_MAX_SUBSCRIPTIONS,
     messageBytes: config.GATEWAY_MAX_MESSAGE_BYTES,
@@ -106,6 +110,7 @@ await runService('gateway', async () => {
   const gateway = await startGateway(tailer, {
     host: config.GATEWAY_HOST,
     port: config.GATEWAY_PORT,
+    reusePort: config.GATEWAY_REUSE_PORT,
     heartbeatMs: config.GATEWAY_HEARTBEAT_MS,
     auth,
     tokenInQuery: config.GATEWAY_TOKEN_IN_QUERY,

@@ -99,7 +99,7 @@ export const gatewayMetrics = (gauges: Gauges) => {
   gauge('ready', '1 while /readyz is green.', () => Number(gauges.ready()))
   gauge('sockets', 'Open sockets.', gauges.sockets)
   gauge('handshakes', 'TCP connections that are no sockets yet.', gauges.handshakes)
-  gauge('rooms', 'Jobs that are watched, or were a few seconds ago.', gauges.rooms)
+  gauge('rooms', 'Jobs and tags that are watched, or were a few seconds ago.', gauges.rooms)
   gauge('watchers', 'Subscriptions of sockets to jobs.', gauges.watchers)
   gauge('queued_bytes', 'Bytes that sockets have not taken yet.', gauges.queuedBytes)
   gauge('probe_age_seconds', 'Since a probe came back from Redis through the subscription.', gauges.probeAge)

@@ -32,14 +32,18 @@ export type JudgeOrigin = (request: IncomingMessage) => Refusal | undefined
 export const originJudge = ({ allowed, host, required, open }: OriginOptions): JudgeOrigin => {
   const listed = new Set(allowed)
   const local = allowed.length === 0 && isLoopback(host)
+  const hosts = new Set(allowed.map((origin) => new URL(origin).hostname))
+  const isOurs = (name: string) => LOOPBACK_NAME.test(name) || hosts.has(name)
   return ({ headers, rawHeaders }) => {
     const { origin } = headers
     if (origin === undefined) {
       if (required) return forbidden('this gateway takes pages only: there is no Origin header')
       // A page whose name was made to point here (DNS rebinding) sends no Origin with a GET to what it takes for its own
       // server, and no token is asked for: but it can't change the Host.
-      if (open && local && headers.upgrade === undefined && !LOOPBACK_NAME.test(nameOf(headers.host)))
-        return forbidden('without tokens this gateway answers to localhost only; see GATEWAY_ORIGINS')
+      if (open && isLoopback(host) && headers.upgrade === undefined && !isOurs(nameOf(headers.host)))
+        return forbidden(
+          'without tokens this gateway answers to localhost and the hosts of GATEWAY_ORIGINS only',
+        )
       return undefined
     }
     // Two of them, or an empty one, are no origin. Browsers send the normal form, so nothing else is the same.

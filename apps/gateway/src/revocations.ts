@@ -70,8 +70,10 @@ export class Revocations {
   async check(): Promise<void> {}
 
   private take({ what, at }: Revocation): void {
+    // What was read may be older than what was heard meanwhile.
+    const latest = Math.max(at, this.moments.get(what) ?? 0)
     this.moments.delete(what)
-    this.moments.set(what, at)
+    this.moments.set(what, latest)
     for (const [name, moment] of this.moments) {
       if (moment > Date.now() - LIMITS.tokenLifeMs && this.moments.size <= LIMITS.revocations) break
       this.moments.delete(name)

@@ -20,12 +20,12 @@ export class Rooms {
 
   constructor(tailer: Tailer, most: number) {
     this.tailer = tailer
-    this.tags = new TagRooms(tailer)
+    this.tags = new TagRooms(tailer, () => this.admit())
     this.most = most
   }
 
   get size(): number {
-    return this.rooms.size
+    return this.rooms.size + this.tags.size
   }
 
   get watchers(): number {
@@ -43,8 +43,7 @@ export class Rooms {
   ): Promise<boolean> {
     let room = this.rooms.get(job)
     if (!room) {
-      if (this.rooms.size >= this.most)
-        throw new RoomsFullError('This gateway watches as many jobs as it may; try again later.')
+      this.admit()
       room = new Room(job, this.tailer)
       this.rooms.set(job, room)
     }
@@ -58,6 +57,12 @@ export class Rooms {
       // Who guesses ids leaves no channels behind.
       this.letGo(job, room, exists ? LINGER_MS : 0)
     }
+  }
+
+  /** For a room more, of a job or of a tag. */
+  private admit(): void {
+    if (this.size >= this.most)
+      throw new RoomsFullError('This gateway watches as many jobs and tags as it may; try again later.')
   }
 
   /** The job as it is now; one read serves all who ask for it at the same moment. Null when there is none. */

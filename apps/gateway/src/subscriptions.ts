@@ -1,9 +1,9 @@
 // What one client watches: which jobs and tags, read how many at a time, and how each subscription ends. It knows neither sockets nor
 // Redis, so WebSocket connections and event streams over HTTP share it.
-import type { ClientMessage, ErrorCode, ServerMessage } from '@jobs/protocol'
+import type { ClientMessage, Detail, ErrorCode, ServerMessage } from '@jobs/protocol'
 import { isStateError } from '@jobs/state'
 import type { Grant } from './grant.ts'
-import { granted } from './limits.ts'
+import { granted, type Tally } from './limits.ts'
 import type { Member } from './room.ts'
 import { type Rooms, RoomsFullError } from './rooms.ts'
 import type { TagMember } from './tag-room.ts'
@@ -28,6 +28,8 @@ interface About {
 export interface Client {
   /** What it may watch at the moment. */
   readonly grant: Grant
+  /** Subscriptions of all connections, by subject. */
+  readonly shares: Tally
   /** Whether it takes what it asked for: no more is read for it meanwhile. */
   readonly hasRoom: boolean
   push(message: string | Told, asked?: boolean): void
@@ -36,14 +38,37 @@ export interface Client {
   fault(error: unknown): void
 }
 
+/** One watched job. */
+class Watch implements Member {
+  readonly job: string
+  readonly detail: Detail
+  seat: Member['seat']
+  private readonly subscriptions: Subscriptions
+
+  constructor(subscriptions: Subscriptions, job: string, detail: Detail) {
+    this.subscriptions = subscriptions
+    this.job = job
+    this.detail = detail
+  }
+
+  say(message: string | Told, asked?: boolean): void {
+    this.subscriptions.client.push(message, asked)
+  }
+
+  left(): void {
+    this.subscriptions.left(this)
+  }
+}
+
 export class Subscriptions {
-  private readonly client: Client
+  readonly client: Client
   private readonly rooms: Rooms
-  private readonly watched = new Map<string, Member>()
+  private readonly watched = new Map<string, Watch>()
+  // Most clients watch one job and no tag: the others are made when they are needed.
   /** Watched jobs that have not been read yet. */
-  private readonly unread = new Map<string, { member: Member; asked: Subscribe }>()
-  private readonly tags = new Map<string, TagMember>()
-  private readonly unreadTags = new Map<string, { member: TagMember; id: string | undefined }>()
+  private unread: Map<string, { member: Watch; asked: Subscribe }> | undefined
+  private tags: Map<string, TagMember> | undefined
+  private unreadTags: Map<string, { member: TagMember; id: string | undefined }> | undefined
   private reading = 0
 
   constructor(client: Client, rooms: Rooms) {
@@ -63,24 +88,24 @@ export class Subscriptions {
       this.error('already_subscribed', 'This connection watches that job already.', { id, job })
       return
     }
-    if (this.isFull({ id, job })) return
-    const member: Member = {
-      detail,
-      say: (message, direct) => this.client.push(message, direct),
-      left: () => {
-        if (this.watched.get(job) === member) this.watched.delete(job)
-      },
-    }
+    if (!this.admits({ id, job })) return
+    const member = new Watch(this, job, detail)
     this.watched.set(job, member)
+    this.unread ??= new Map()
     this.unread.set(job, { member, asked })
   }
 
+  /** The room has nothing more for it. */
+  left(member: Watch): void {
+    if (this.watched.get(member.job) === member) this.drop(member.job)
+  }
+
   private watchTag(tag: string, id: string | undefined): void {
-    if (this.tags.has(tag)) {
+    if (this.tags?.has(tag)) {
       this.error('already_subscribed', 'This connection watches that tag already.', { id, tag })
       return
     }
-    if (this.isFull({ id, tag })) return
+    if (!this.admits({ id, tag })) return
     const { client } = this
     const member: TagMember = {
       get hasRoom() {
@@ -88,44 +113,61 @@ export class Subscriptions {
       },
       say: (message, asked) => client.push(message, asked),
     }
+    this.tags ??= new Map()
     this.tags.set(tag, member)
+    this.unreadTags ??= new Map()
     this.unreadTags.set(tag, { member, id })
   }
 
-  private isFull(about: About): boolean {
-    if (this.watched.size + this.tags.size < granted.subscriptions) return false
-    this.error(
-      'limit_exceeded',
-      `A connection watches at most ${granted.subscriptions} jobs and tags.`,
-      about,
-    )
-    return true
+  private admits(about: About): boolean {
+    if (this.watched.size + (this.tags?.size ?? 0) >= granted.subscriptions) {
+      const most = `A connection watches at most ${granted.subscriptions} jobs and tags.`
+      this.error('limit_exceeded', most, about)
+      return false
+    }
+    if (this.client.shares.take(this.client.grant.subject)) return true
+    const most = "All connections of this token's subject together watch as many jobs and tags as they may."
+    this.error('limit_exceeded', most, about, true)
+    return false
+  }
+
+  private drop(job: string): void {
+    this.watched.delete(job)
+    this.unread?.delete(job)
+    this.client.shares.giveBack(this.client.grant.subject)
+  }
+
+  private dropTag(tag: string): void {
+    this.tags?.delete(tag)
+    this.unreadTags?.delete(tag)
+    this.client.shares.giveBack(this.client.grant.subject)
   }
 
   /** Reads watched jobs and tags while the client takes what it asked for; tells what was held back meanwhile. */
   readOn(): void {
-    for (const [tag, member] of this.tags) this.rooms.tags.catchUp(tag, member)
-    for (const [tag, { member, id }] of this.unreadTags) {
+    for (const [tag, member] of this.tags ?? []) this.rooms.tags.catchUp(tag, member)
+    for (const [tag, { member, id }] of this.unreadTags ?? []) {
       if (this.reading >= READS_AT_ONCE || !this.client.hasRoom) return
-      this.unreadTags.delete(tag)
+      this.unreadTags?.delete(tag)
       this.reading++
       void this.joinTag(tag, member, id).finally(() => {
         this.reading--
         this.readOn()
       })
     }
-    for (const [job, { member, asked }] of this.unread) {
+    for (const [job, { member, asked }] of this.unread ?? []) {
       if (this.reading >= READS_AT_ONCE || !this.client.hasRoom) return
-      this.unread.delete(job)
+      this.unread?.delete(job)
       this.reading++
       void this.join(job, member, asked).finally(() => {
         this.reading--
         this.readOn()
       })
     }
+    this.unreadTags = this.unread = undefined
   }
 
-  private async join(job: string, member: Member, { cursor, id }: Subscribe): Promise<void> {
+  private async join(job: string, member: Watch, { cursor, id }: Subscribe): Promise<void> {
     // Whoever left meanwhile was told so already.
     const leave = () => {
       const watches = this.watched.get(job) === member
@@ -146,7 +188,11 @@ export class Subscriptions {
   }
 
   private async joinTag(tag: string, member: TagMember, id: string | undefined): Promise<void> {
-    const leave = () => this.tags.get(tag) === member && this.tags.delete(tag)
+    const leave = () => {
+      const watches = this.tags?.get(tag) === member
+      if (watches) this.dropTag(tag)
+      return watches
+    }
     if (!this.client.grant.mayWatchTag(tag)) {
       this.client.refused({ tag })
       if (leave()) this.error('not_found', 'This tag is not for you to watch.', { id, tag })
@@ -155,7 +201,7 @@ export class Subscriptions {
     try {
       await this.rooms.tags.join(tag, member, id)
       // It was let go meanwhile.
-      if (this.tags.get(tag) !== member) this.rooms.tags.leave(tag, member)
+      if (this.tags?.get(tag) !== member) this.rooms.tags.leave(tag, member)
     } catch (error) {
       this.failed(error, leave(), { id, tag })
     }
@@ -185,20 +231,18 @@ export class Subscriptions {
       this.error('not_found', 'This connection does not watch that job.', { id, job })
       return
     }
-    this.watched.delete(job)
-    this.unread.delete(job)
+    this.drop(job)
     this.rooms.leave(job, member)
     this.say({ type: 'unsubscribed', job, code: 'requested', ...echo(id) })
   }
 
   private unwatchTag(tag: string, id: string | undefined): void {
-    const member = this.tags.get(tag)
+    const member = this.tags?.get(tag)
     if (!member) {
       this.error('not_found', 'This connection does not watch that tag.', { id, tag })
       return
     }
-    this.tags.delete(tag)
-    this.unreadTags.delete(tag)
+    this.dropTag(tag)
     this.rooms.tags.leave(tag, member)
     this.say({ type: 'unsubscribed', tag, code: 'requested', ...echo(id) })
   }
@@ -207,15 +251,13 @@ export class Subscriptions {
   narrow(): void {
     for (const [job, member] of this.watched) {
       if (this.client.grant.mayWatchJob(job)) continue
-      this.watched.delete(job)
-      this.unread.delete(job)
+      this.drop(job)
       this.rooms.leave(job, member)
       this.say({ type: 'unsubscribed', job, code: 'not_found' })
     }
-    for (const [tag, member] of this.tags) {
+    for (const [tag, member] of this.tags ?? []) {
       if (this.client.grant.mayWatchTag(tag)) continue
-      this.tags.delete(tag)
-      this.unreadTags.delete(tag)
+      this.dropTag(tag)
       this.rooms.tags.leave(tag, member)
       this.say({ type: 'unsubscribed', tag, code: 'not_found' })
     }
@@ -223,12 +265,14 @@ export class Subscriptions {
 
   /** The client is gone. */
   end(): void {
-    this.unread.clear()
-    this.unreadTags.clear()
-    for (const [job, member] of this.watched) this.rooms.leave(job, member)
-    for (const [tag, member] of this.tags) this.rooms.tags.leave(tag, member)
-    this.watched.clear()
-    this.tags.clear()
+    for (const [job, member] of this.watched) {
+      this.drop(job)
+      this.rooms.leave(job, member)
+    }
+    for (const [tag, member] of this.tags ?? []) {
+      this.dropTag(tag)
+      this.rooms.tags.leave(tag, member)
+    }
   }
 
   private say(message: ServerMessage): void {

@@ -186,7 +186,7 @@ export class TagPart {
 
   private take(change: TagChange): void {
     // Where there was no set yet, the number of the change that makes it says nothing.
-    if (change.version === this.version + 1 || (this.version === 0 && change.first)) {
+    if ((change.version === this.version + 1 && !change.first) || (this.version === 0 && change.first)) {
       this.version = change.version
       this.followed = true
       countChange(this.counts, change)

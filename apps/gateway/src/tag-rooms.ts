@@ -13,16 +13,24 @@ export interface TagChannels extends TagSource {
 
 export class TagRooms {
   private readonly channels: TagChannels
+  private readonly admit: () => void
   private readonly rooms = new Map<string, { room: TagRoom; lingering?: NodeJS.Timeout }>()
 
-  constructor(channels: TagChannels) {
+  /** @param admit throws when this gateway has as many rooms as it may */
+  constructor(channels: TagChannels, admit: () => void) {
     this.channels = channels
+    this.admit = admit
   }
 
-  /** Throws a StateError when Redis can't be read. A tag that no job has yet is watched all the same. */
+  get size(): number {
+    return this.rooms.size
+  }
+
+  /** Throws a StateError when Redis can't be read, and what `admit` throws. A tag that no job has yet is watched all the same. */
   async join(tag: string, member: TagMember, id: string | undefined): Promise<void> {
     let open = this.rooms.get(tag)
     if (!open) {
+      this.admit()
       open = { room: new TagRoom(tag, this.channels) }
       this.rooms.set(tag, open)
     }

@@ -1,55 +1,33 @@
-// Tokens: every way to bring one, every way to bring a wrong one, and their life until it ends or is ended.
-import { createHmac, generateKeyPairSync, randomBytes } from 'node:crypto'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { openWatcher, startApp, type TestApp, until, type Watcher } from '@jobs/testkit'
-import { SignJWT } from 'jose'
+// Tokens: every way to bring one, every way to bring a wrong one, and what each lets watch.
+import { generateKeyPairSync, randomBytes } from 'node:crypto'
+import { openWatcher, until, type Watcher } from '@jobs/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { dial } from './dial.ts'
 import { type Harness, startHarness } from './harness.ts'
+import {
+  encode,
+  expectNothingTold,
+  forge,
+  type Guarded,
+  JWT,
+  now,
+  SECRET,
+  sign,
+  startGuarded,
+} from './tokens.ts'
 
-const SECRET = randomBytes(32).toString('base64url')
-const key = Buffer.from(SECRET)
-const JWT = { GATEWAY_AUTH: 'jwt', GATEWAY_JWT_ALGORITHM: 'HS256', GATEWAY_JWT_SECRET: SECRET }
-const now = () => Math.floor(Date.now() / 1_000)
-
+let guarded: Guarded
 let h: Harness
-const secrets: string[] = [SECRET]
 beforeAll(async () => {
-  h = await startHarness({ env: { ...JWT, GATEWAY_JWT_ISSUER: 'us', LOG_LEVEL: 'trace' } })
+  guarded = await startGuarded()
+  h = guarded.h
 })
 afterAll(() => h.stop())
-
-/** A token that is as it should be, but for what is said. Undefined leaves a claim out. */
-const sign = async (claims: object = {}, header: object = {}, by: Uint8Array = key): Promise<string> => {
-  const all = { jobs: '*', aud: 'jobs', iss: 'us', sub: 'ann', iat: now(), exp: now() + 600, ...claims }
-  const jwt = new SignJWT(JSON.parse(JSON.stringify(all)))
-  const token = await jwt
-    .setProtectedHeader({ alg: 'HS256', ...header })
-    .sign(by, { crit: { 'x-ours': true } })
-  secrets.push(token)
-  return token
-}
-const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString('base64url')
-/** Signed by hand, as no library would. */
-const forge = (header: object, by: string | Buffer = SECRET): string => {
-  const text = `${encode(header)}.${encode({ jobs: '*', aud: 'jobs', iss: 'us', exp: now() + 600 })}`
-  const token = `${text}.${createHmac('sha256', by).update(text).digest('base64url')}`
-  secrets.push(token)
-  return token
-}
+const hello = (token: string) => guarded.hello(token)
+const welcomed = (claims?: object) => guarded.welcomed(claims)
+const get: Guarded['get'] = (...asked) => guarded.get(...asked)
 
 const connect = () => openWatcher(h.url())
-const hello = async (token: string): Promise<Watcher> => {
-  const watcher = await connect()
-  watcher.send({ type: 'hello', token })
-  return watcher
-}
-const welcomed = async (claims: object = {}): Promise<Watcher> => {
-  const watcher = await hello(await sign(claims))
-  await watcher.next('welcome')
-  return watcher
-}
 
 describe('a token', () => {
   it('comes in hello, and what follows it at once is answered after the welcome', async () => {
@@ -174,6 +152,17 @@ describe('a request', () => {
   })
 })
 
+it('a cookie is no token, whatever is in it', async () => {
+  const token = await sign()
+  for (const cookie of [`token=${token}`, `authorization=Bearer ${token}`, `session=${token}`]) {
+    expect((await get('/v1/jobs/a', undefined, { cookie })).status).toBe(401)
+    const watcher = await openWatcher(h.url(), ['jobs.v1.json'], { cookie })
+    watcher.send({ type: 'ping' })
+    expect(await watcher.next()).toMatchObject({ type: 'error', code: 'unauthorized' })
+    watcher.terminate()
+  }
+})
+
 describe('a client that has not said hello', () => {
   it('is answered unauthorized, ten times, and closed with 4010', async () => {
     const watcher = await connect()
@@ -238,79 +227,6 @@ describe('what is not granted', () => {
   })
 })
 
-describe('a refresh', () => {
-  it.each<[string, () => Promise<string>]>([
-    ['another subject', () => sign({ sub: 'bob' })],
-    ['no subject', () => sign({ sub: undefined })],
-    ['another secret', () => sign({}, {}, randomBytes(32))],
-  ])('with %s closes with 4100', async (_, make) => {
-    const watcher = await welcomed()
-    watcher.send({ type: 'refresh', token: await make() })
-    expect((await watcher.closed).code).toBe(4100)
-  })
-
-  it('is asked for when four fifths of the life are over, and puts the end off', async () => {
-    // Of 100 s, 79.5 are over.
-    const watcher = await welcomed({ iat: Date.now() / 1_000 - 79.5, exp: Date.now() / 1_000 + 20.5 })
-    const { inMs } = await watcher.next('expiring')
-    expect(inMs).toBeGreaterThan(15_000)
-    expect(inMs).toBeLessThanOrEqual(20_500)
-    watcher.send([{ type: 'refresh', token: await sign() }, { type: 'ping' }])
-    await watcher.next('pong')
-    watcher.terminate()
-  })
-
-  it('comes late, and nothing is begun before it', async () => {
-    const id = await h.enqueue()
-    // Expired, within what clocks may differ by.
-    const watcher = await welcomed({ exp: now() - 1 })
-    watcher.send({ type: 'subscribe', job: id })
-    expect(await watcher.next('error')).toMatchObject({ code: 'token_expired' })
-    watcher.send([
-      { type: 'refresh', token: await sign() },
-      { type: 'subscribe', job: id },
-    ])
-    await watcher.next('live')
-    watcher.terminate()
-  })
-})
-
-describe('what is revoked', () => {
-  it('is closed with 4102 within a second at every gateway, and refused from then on', async () => {
-    const other = await h.anotherGateway()
-    const tokens = { one: await sign({ jti: 'one' }), two: await sign({ jti: 'two' }) }
-    const open = (token: string, port = h.gateway.port) =>
-      openWatcher(`ws://127.0.0.1:${port}/v1/ws`, ['jobs.v1.json', `bearer.${token}`])
-    const [here, there] = [await open(tokens.one), await open(tokens.one, other.port)]
-    const spared = await open(tokens.two)
-    const began = performance.now()
-    await h.jobs.revoke({ jti: 'one' })
-    expect([(await here.closed).code, (await there.closed).code]).toEqual([4102, 4102])
-    expect(performance.now() - began).toBeLessThan(1_000)
-    const again = await hello(tokens.one)
-    expect((await again.closed).code).toBe(4102)
-    spared.send({ type: 'ping' })
-    await spared.next('pong')
-    spared.terminate()
-    await other.kill('SIGKILL')
-    // One that starts afterwards knows it too.
-    await h.gateway.kill('SIGTERM')
-    await h.restartGateway()
-    const headers = { authorization: `Bearer ${tokens.one}` }
-    expect((await dial(h.gateway.port, { headers })).status).toBe(401)
-  })
-
-  it('of a subject is what was issued before', async () => {
-    const before = await welcomed({ sub: 'carl', iat: Date.now() / 1_000 - 1 })
-    await h.jobs.revoke({ subject: 'carl' })
-    expect((await before.closed).code).toBe(4102)
-    const undated = await hello(await sign({ sub: 'carl', iat: undefined }))
-    expect((await undated.closed).code).toBe(4102)
-    const after = await welcomed({ sub: 'carl', iat: Date.now() / 1_000 })
-    after.terminate()
-  })
-})
-
 describe('a tag', () => {
   it('is watched by a token that names it, until one comes that does not; by no other', async () => {
     const watcher = await welcomed({ sub: 'tess', jobs: [], tags: ['mine'] })
@@ -327,11 +243,6 @@ describe('a tag', () => {
 })
 
 describe('over plain HTTP', () => {
-  const get = (path: string, token?: string) =>
-    fetch(`http://127.0.0.1:${h.gateway.port}${path}`, {
-      headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
-    })
-
   it('a job is told to a token that covers it; to no other, in the words of an unknown one', async () => {
     const [mine, other] = [await h.enqueue(), await h.enqueue()]
     const token = await sign({ jobs: [mine] })
@@ -354,14 +265,6 @@ describe('over plain HTTP', () => {
         expect([response.status, response.headers.get('www-authenticate')]).toEqual([401, 'Bearer'])
       }
   })
-
-  it('a stream ends when its token is revoked', async () => {
-    const id = await h.enqueue()
-    const response = await get(`/v1/jobs/${id}/events`, await sign({ jti: 'streaming', jobs: [id] }))
-    expect(response.status).toBe(200)
-    await h.jobs.revoke({ jti: 'streaming' })
-    expect(await response.text()).toContain('"type":"live"')
-  })
 })
 
 it('a client that goes while its token is judged takes nothing with it', async () => {
@@ -376,74 +279,4 @@ it('a client that goes while its token is judged takes nothing with it', async (
   watcher.terminate()
 })
 
-describe('keys at an address', () => {
-  const pair = generateKeyPairSync('ed25519')
-  let answers = true
-  let fetched = 0
-  const keys = createServer((_, response) => {
-    fetched++
-    if (!answers) return
-    response.end(JSON.stringify({ keys: [{ ...pair.publicKey.export({ format: 'jwk' }), kid: 'one' }] }))
-  })
-  let gateway: TestApp
-  const signed = async (kid: string) => {
-    const claims = { jobs: '*', aud: 'jobs', exp: now() + 600 }
-    return new SignJWT(claims).setProtectedHeader({ alg: 'EdDSA', kid }).sign(pair.privateKey)
-  }
-  const status = async (token: string) =>
-    (await dial(gateway.port, { headers: { authorization: `Bearer ${token}` } })).status
-
-  beforeAll(async () => {
-    await new Promise<void>((resolve) => keys.listen(0, '127.0.0.1', resolve))
-    gateway = await startApp('apps/gateway/src/main.ts', {
-      ...{ REDIS_URL: h.redis.url, GATEWAY_PORT: '0', GATEWAY_OPS_PORT: '0', GATEWAY_AUTH: 'jwt' },
-      GATEWAY_JWT_ALGORITHM: 'EdDSA',
-      GATEWAY_JWT_JWKS_URL: `http://127.0.0.1:${(keys.address() as AddressInfo).port}/keys`,
-    })
-  })
-  afterAll(async () => {
-    await gateway.kill('SIGKILL')
-    keys.closeAllConnections()
-    keys.close()
-  })
-
-  it('that does not answer: 503 within 3 s, a client that gives up ends nothing, and it is not asked on', async () => {
-    answers = false
-    const began = performance.now()
-    const token = await signed('one')
-    const gone = dial(gateway.port, { headers: { authorization: `Bearer ${token}` } })
-    const { connect } = await import('node:net')
-    for (let i = 0; i < 20; i++) {
-      const socket = connect(gateway.port, '127.0.0.1')
-      socket.on('error', () => undefined)
-      const head = `GET /v1/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n`
-      const more = `Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer ${token}\r\n\r\n`
-      await new Promise<void>((resolve) => socket.write(head + more, () => resolve()))
-      socket.resetAndDestroy()
-    }
-    expect((await gone).status).toBe(503)
-    expect(performance.now() - began).toBeLessThan(3_500)
-    for (let i = 0; i < 5; i++) expect(await status(token)).toBe(503)
-    expect(fetched).toBe(1)
-  })
-
-  it('that answers again is asked again; a kid is looked for in it and nowhere else', async () => {
-    answers = true
-    const token = await signed('one')
-    await until(async () => (await status(token)) === 101, { timeoutMs: 15_000 })
-    const before = fetched
-    for (const kid of ['two', '../../etc/passwd', 'http://127.0.0.1:1/', "'; DROP"])
-      expect(await status(await signed(kid))).toBe(401)
-    expect(fetched - before).toBeLessThanOrEqual(1)
-  })
-})
-
-it('no token, no part of one and no secret is in any output', async () => {
-  const output = [...h.gateway.stdout, ...h.gateway.stderr].join('\n')
-  expect(output).toContain('"audit":true')
-  for (const secret of secrets) {
-    expect(output).not.toContain(secret)
-    const signature = secret.split('.')[2]
-    if (signature) expect(output).not.toContain(signature)
-  }
-})
+it('no token, no part of one and no secret is in any output', () => expectNothingTold(h))

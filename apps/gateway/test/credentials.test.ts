@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { openToAll } from '../src/auth.ts'
 import { Credentials } from '../src/credentials.ts'
 import { EVERYTHING, type Grant } from '../src/grant.ts'
+import { Tally } from '../src/limits.ts'
 
 const MINUTE = 60_000
 const DAY = 86_400_000
@@ -21,7 +22,8 @@ const start = (lifeMs: number, next?: Grant) => {
       credentials.end()
     },
   }
-  const auth = openToAll({ judgeOrigin: () => undefined, audit: () => undefined })
+  const shares = { connections: new Tally(1), subscriptions: new Tally(1) }
+  const auth = openToAll({ judgeOrigin: () => undefined, audit: () => undefined, shares })
   const grant: Grant = { ...EVERYTHING, issuedAt: Date.now(), expiresAt: Date.now() + lifeMs }
   const credentials = new Credentials({ ...auth, ofToken: async () => next ?? grant }, holder, grant)
   return { told, credentials }

@@ -136,6 +136,23 @@ it('takes a frame that comes byte by byte', async () => {
   client.socket.destroy()
 })
 
+it('refuses one frame in more pieces than a network makes of it', async () => {
+  const client = await openRaw(h.gateway.port)
+  client.socket.setNoDelay(true)
+  let over = false
+  void client.ended.then(() => {
+    over = true
+  })
+  for (const byte of frame('x'.repeat(16_000))) {
+    if (over) break
+    client.socket.write(Buffer.from([byte]))
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  // Written on, a client may see the reset before the close frame.
+  expect([1008, null]).toContain(await client.ended)
+  expect(client.messages.filter(({ type }) => type === 'error')).toEqual([])
+})
+
 it('ends a flood of pings with 4204, or at once where the pongs are not read', async () => {
   const ping = frame('x'.repeat(125), { opcode: PING })
   const reading = await openRaw(h.gateway.port)

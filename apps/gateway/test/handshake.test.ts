@@ -36,6 +36,12 @@ it.each([
   ['1,000 headers', get(HOST + UPGRADE + KEY + 'A: b\r\n'.repeat(1_000)), 431],
   ['3,000 headers', get(HOST + UPGRADE + KEY + 'A: b\r\n'.repeat(3_000)), 431],
   ['the same subprotocol twice', get(`${HOST + UPGRADE + KEY}Sec-WebSocket-Protocol: a, a\r\n`), 400],
+  [
+    'a subprotocol that is no token',
+    get(`${HOST + UPGRADE + KEY}Sec-WebSocket-Protocol: jobs.v1.json, a b\r\n`),
+    400,
+  ],
+  ['an empty subprotocol', get(`${HOST + UPGRADE + KEY}Sec-WebSocket-Protocol: ,\r\n`), 400],
   ['a ClientHello of TLS', '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03', 400],
   ['another path', get(HOST, 'GET /etc/passwd HTTP/1.1'), 404],
   ['an absolute URL', get(HOST + UPGRADE + KEY, 'GET http://other/v1/ws HTTP/1.1'), 404],

@@ -9,8 +9,10 @@ import {
   startTestRedis,
   type TestApp,
   type TestRedis,
+  until,
   type Watcher,
 } from '@jobs/testkit'
+import { expect } from 'vitest'
 
 export const anyJob = defineJob({ name: 'any' })
 
@@ -171,5 +173,54 @@ export class Follower {
       case 'error':
         throw new Error(`${message.code}: ${message.message}`)
     }
+  }
+}
+
+/** A job reports before, between and after troubles; a watcher is told each event once, and the gateway is ready at the end. */
+export const followThrough = async (
+  jobs: Jobs,
+  troubles: readonly ((prefix: string) => Promise<unknown>)[],
+): Promise<void> => {
+  const { url, namespace, partitions = 1 } = jobs.options
+  const gateway = await startApp('apps/gateway/src/main.ts', {
+    ...{ REDIS_URL: url, JOBS_NAMESPACE: namespace, JOBS_PARTITIONS: String(partitions) },
+    ...{ GATEWAY_PORT: '0', GATEWAY_OPS_PORT: '0' },
+  })
+  try {
+    const { transitions } = jobs
+    const { id } = await jobs.enqueue(anyJob, {})
+    const keys = transitions.keysFor(id)
+    const { grants } = await transitions.take(keys, 'any', 1, { worker: 'w', nonce: 'n', leaseMs: 60_000 })
+    const [held] = grants
+    if (!held) throw new Error('the job was not taken')
+    const follower = new Follower(id, '0-0')
+    const watcher = await openWatcher(`ws://127.0.0.1:${gateway.port}/v1/ws`)
+    follower.subscribe(watcher)
+    let op = 0
+    const report = async (count: number) => {
+      for (const end = op + count; op < end; ) await transitions.progress(held, ++op, `{"done":${op}}`)
+      await until(
+        () => {
+          follower.take()
+          return follower.seq === op + 2
+        },
+        { what: 'every event being told' },
+      )
+    }
+    await report(20)
+    for (const trouble of troubles) {
+      await trouble(keys.prefix)
+      await report(20)
+    }
+    await transitions.complete(held, '"end"')
+    await watcher.next('complete')
+    follower.take()
+    expect(follower.told).toEqual(Array.from({ length: op + 3 }, (_, i) => i + 1))
+    expect(follower.resets).toEqual([])
+    // Probes too go where the data is now.
+    const ready = async () => (await fetch(`http://127.0.0.1:${gateway.opsPort}/readyz`)).status
+    await until(async () => (await ready()) === 200, { what: '/readyz green' })
+  } finally {
+    await gateway.kill('SIGKILL')
   }
 }

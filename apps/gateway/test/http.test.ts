@@ -21,6 +21,7 @@ it('tells the same snapshot as a WebSocket, for nobody else to keep', async () =
   const response = await get(id)
   expect(response.status).toBe(200)
   expect(response.headers.get('content-type')).toBe('application/json; charset=utf-8')
+  expect(response.headers.get('x-content-type-options')).toBe('nosniff')
   expect(response.headers.get('cache-control')).toBe('private, no-cache')
   expect(response.headers.get('vary')).toContain('Authorization')
   const watcher = await h.watch()

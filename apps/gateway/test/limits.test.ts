@@ -123,9 +123,26 @@ describe('a gateway with small limits', () => {
     await two.next('live')
     two.send({ type: 'subscribe', job: ids[4] })
     expect(await two.next('error')).toMatchObject({ code: 'limit_exceeded', job: ids[4], retryable: true })
+    // A tag takes a room like a job.
+    two.send({ type: 'subscribe', tag: 'any' })
+    expect(await two.next('error')).toMatchObject({ code: 'limit_exceeded', tag: 'any', retryable: true })
     // A room that is there takes any number.
     two.send({ type: 'subscribe', job: ids[0] })
     await two.next('live')
+    for (const watcher of [one, two]) watcher.terminate()
+  })
+
+  it('counts the tags that are watched among its rooms', async () => {
+    // Those of the test before are kept for a while.
+    await until(async () => (await h.metrics()).jobs_gateway_rooms === 0)
+    const [one, two] = [await h.watch(), await h.watch()]
+    one.send([1, 2, 3].map((n) => ({ type: 'subscribe', tag: `t${n}` })))
+    for (let i = 0; i < 3; i++) await one.next('counts')
+    two.send({ type: 'subscribe', tag: 't4' })
+    await two.next('counts')
+    expect((await h.metrics()).jobs_gateway_rooms).toBe(4)
+    two.send({ type: 'subscribe', job: await h.enqueue() })
+    expect(await two.next('error')).toMatchObject({ code: 'limit_exceeded', retryable: true })
     for (const watcher of [one, two]) watcher.terminate()
   })
 })

@@ -237,6 +237,20 @@ describe('a subscription', () => {
     client.terminate()
   })
 
+  it('is replayed as often as commands are granted, not a hundred times a second: rate_limited, then 4204', async () => {
+    const id = await h.enqueue()
+    const client = await h.watch()
+    const again = [
+      { type: 'subscribe', job: id, cursor: '0-0' },
+      { type: 'unsubscribe', job: id },
+    ]
+    for (let i = 0; i < 200; i++) client.send(again)
+    expect((await client.closed).code).toBe(4204)
+    const codes = client.messages.filter(({ type }) => type === 'error').map(({ code }) => code)
+    expect(new Set(codes)).toEqual(new Set(['rate_limited']))
+    expect((await h.metrics())['jobs_gateway_reads_total{kind="replay"}'] ?? 0).toBeLessThanOrEqual(100)
+  })
+
   it.each([
     ['ahead of every event', (_: string) => '999999999999999-1', 'ahead'],
     ['ahead in time', (cursor: string) => `${cursor.split('-')[0]}-999999999999999`, 'diverged'],

@@ -70,6 +70,12 @@ describe('with a list', () => {
     expect(await ask('Cookie: session=1\r\n')).toEqual([403])
   })
 
+  it('without tokens answers plain requests by its own names and those of the list, to no page that was pointed here', async () => {
+    const ask = (host: string) => say(h.gateway.port, `GET /v1/jobs/nobody HTTP/1.1\r\nHost: ${host}\r\n\r\n`)
+    for (const host of ['evil.example', 'localhost.evil.example', 'a@127.0.0.1', ''])
+      expect(await ask(host)).toEqual([403])
+  })
+
   it('says who was refused in the audit log', () => {
     const lines = h.gateway.stdout.filter((line) => line.includes('"what":"origin"'))
     expect(lines.some((line) => line.includes('"reason":"https://evil-app.example"'))).toBe(true)
@@ -93,6 +99,20 @@ describe('without a list, on loopback', () => {
       }
     },
   )
+
+  it('answers plain requests by names of this machine, and no page whose name was pointed here', async () => {
+    const ask = (host: string) => say(h.gateway.port, `GET /v1/jobs/nobody HTTP/1.1\r\nHost: ${host}\r\n\r\n`)
+    for (const host of ['localhost', 'localhost:8080', '127.0.0.1:8080', '[::1]:8080'])
+      expect(await ask(host)).toEqual([404])
+    for (const host of [
+      'evil.example',
+      'evil.example:8080',
+      'localhost.evil.example',
+      'localhost@evil.example',
+      '',
+    ])
+      expect(await ask(host)).toEqual([403])
+  })
 
   it.each(['https://app.example', 'http://localhost.evil.example', 'http://127.0.0.1.evil.example', 'null'])(
     'refuses a page of %s with 403',

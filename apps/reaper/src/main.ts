@@ -8,7 +8,16 @@ import {
   tellFinding,
   waitForRedis,
 } from '@jobs/service'
-import { checkLayout, checkRights, guardServer, Jobs, RedisLink, reaperOf } from '@jobs/state'
+import {
+  caretakerOf,
+  checkLayout,
+  checkRights,
+  guardServer,
+  isStateError,
+  Jobs,
+  RedisLink,
+  reaperOf,
+} from '@jobs/state'
 import { isDryRun, ReaperConfig } from './config.ts'
 import { dryRun } from './dry-run.ts'
 import { startLoop } from './loop.ts'
@@ -16,6 +25,10 @@ import { reaperMetrics } from './metrics.ts'
 
 /** Milliseconds between looks for jobs that are due; a time that is known is slept to. */
 const PROMOTE_MS = 50
+/** Milliseconds between two steps of repair, each of 1 to 2 ms of Redis: a round of a million jobs takes some hours. */
+const REPAIR_MS = 200
+/** Until what could not be repaired is tried again. */
+const REPAIR_AGAIN_MS = 60_000
 
 await runService('reaper', async () => {
   const dry = isDryRun(process.argv.slice(2))
@@ -42,8 +55,14 @@ await runService('reaper', async () => {
     await dryRun(jobs, intervalMs, log)
     process.exit(0)
   }
-  const reaper = reaperOf(jobs, { intervalMs })
   const metrics = reaperMetrics(jobs, () => trouble() === null)
+  const reaper = reaperOf(jobs, {
+    intervalMs,
+    onTrouble: (error) => {
+      metrics.failed()
+      log.warn(describe(error), 'a pass failed in a partition; the next one tries again')
+    },
+  })
   let inAmnesty = false
 
   const sweeps = startLoop(
@@ -96,6 +115,22 @@ await runService('reaper', async () => {
     return guard.trouble
   }
 
+  const caretaker = caretakerOf(jobs)
+  const repairs = startLoop(
+    async () => {
+      const found = await caretaker.step()
+      metrics.mended(found)
+      for (const { severity: _, ...damage } of found) log.warn(damage, 'found damage')
+      return REPAIR_MS
+    },
+    (error) => {
+      if (isStateError(error, 'RIGHTS_MISSING'))
+        log.warn({ ...describe(error), code: 'NO_REPAIR_RIGHTS' }, 'nothing broken is mended')
+      else log.warn(describe(error), 'a repair failed; a later one tries again')
+      return REPAIR_AGAIN_MS
+    },
+  )
+
   const ops = await serveOps(config.REAPER_OPS_HOST, config.REAPER_OPS_PORT, trouble, metrics)
   log.info(
     { opsPort: ops.port, redis: jobs.link.address, namespace: jobs.namespace, intervalMs },
@@ -106,7 +141,7 @@ await runService('reaper', async () => {
     log,
     service: {
       stop: async () => {
-        await Promise.all([sweeps.stop(), promotions.stop()])
+        await Promise.all([sweeps.stop(), promotions.stop(), repairs.stop()])
         await ops.close()
         guard.stop()
         await probe.close()

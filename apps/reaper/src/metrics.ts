@@ -1,6 +1,6 @@
 // What the reaper tells Prometheus. No label has a value of a job: names of queues, states and causes only.
 import { readFileSync } from 'node:fs'
-import type { Expired, Jobs, Promoted, Reaped } from '@jobs/state'
+import type { Damage, Expired, Jobs, Promoted, Reaped } from '@jobs/state'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 
 /** Milliseconds that a scrape waits for Redis; then it tells what needs none. */
@@ -35,7 +35,10 @@ export const reaperMetrics = (jobs: Jobs, ready: () => boolean) => {
     labelNames: ['cause', 'state'],
   })
   const repairs = new Counter({
-    ...named('repairs_total', 'Heartbeats armed anew, entries delivered again, leftovers swept away.'),
+    ...named(
+      'repairs_total',
+      'Heartbeats armed anew, entries delivered again, leftovers swept away, and damage that was mended, by its code.',
+    ),
     labelNames: ['kind'],
   })
   const errors = new Counter(
@@ -112,6 +115,11 @@ export const reaperMetrics = (jobs: Jobs, ready: () => boolean) => {
     promoted: (results: readonly Promoted[]) => {
       promoted.inc(results.length)
       for (const { lateMs } of results) late.observe(lateMs / 1_000)
+    },
+    mended: (damages: readonly Damage[]) => {
+      for (const { outcome, code } of damages)
+        if (outcome === 'mended') repairs.inc({ kind: code })
+        else errors.inc()
     },
     failed: () => errors.inc(),
     contentType: registry.contentType,

@@ -127,3 +127,14 @@ it('a worker that is told to stop hands its jobs back at no cost', async () => {
   expect(await worker.exited).toEqual({ code: 0, signal: null })
   expect(await h.jobs.get(id)).toMatchObject({ state: 'QUEUED', attempt: 1, failures: 0, crashes: 0 })
 })
+
+it('a job that is in no queue any more is found and queued again', async () => {
+  h = await startHarness()
+  const id = await h.enqueue(0)
+  const { jobs } = h
+  await jobs.link.call('DEL', jobs.transitions.keysFor(id).work('slow'))
+  const [reaper] = await Promise.all([h.reaper(), h.worker()])
+  const told = JSON.parse(await reaper.line((line) => line.includes('not_queued')))
+  expect(told).toMatchObject({ code: 'not_queued', about: id, outcome: 'mended' })
+  expect(await jobs.wait(id)).toMatchObject({ state: 'COMPLETED' })
+})

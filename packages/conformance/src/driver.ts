@@ -16,6 +16,16 @@ export interface Driver {
   complete(job: string, result: unknown): Promise<void>
   /** All but the last event of the job are no longer kept. */
   trim(job: string): Promise<void>
+  /** The job as it is now will come back with `lose`. */
+  keep(job: string): Promise<void>
+  /** What has happened to the job since `keep` is lost, and the gateway has lost its connection meanwhile. */
+  lose(job: string): Promise<void>
+  /** From now on, and for so many milliseconds, the gateway can't read jobs. */
+  outage(ms: number): Promise<void>
+  /** The token with this `jti` is accepted no more. */
+  revoke(token: string): Promise<void>
+  /** The gateway has been told to stop in order. */
+  drain(): Promise<void>
   close(): Promise<void>
 }
 
@@ -28,6 +38,8 @@ export interface Told {
   value?: unknown
   line?: string
   result?: unknown
+  ms?: number
+  token?: string
 }
 export interface Answer {
   id: number
@@ -81,6 +93,11 @@ export const programDriver = (command: string): Driver => {
     log: async (job, line) => void (await tell({ do: 'log', job, line })),
     complete: async (job, result) => void (await tell({ do: 'complete', job, result })),
     trim: async (job) => void (await tell({ do: 'trim', job })),
+    keep: async (job) => void (await tell({ do: 'keep', job })),
+    lose: async (job) => void (await tell({ do: 'lose', job })),
+    outage: async (ms) => void (await tell({ do: 'outage', ms })),
+    revoke: async (token) => void (await tell({ do: 'revoke', token })),
+    drain: async () => void (await tell({ do: 'drain' })),
     close: () =>
       new Promise((resolve) => {
         if (program.exitCode !== null) return resolve()

@@ -3,8 +3,9 @@ import { execFile } from 'node:child_process'
 import { parseArgs, promisify } from 'node:util'
 import { CHECKS } from './checks/index.ts'
 import { type Driver, programDriver } from './driver.ts'
+import { skip } from './outcome.ts'
 import { redisDriver } from './redis-driver.ts'
-import { type Result, run } from './run.ts'
+import { type Result, run, type TokenOptions } from './run.ts'
 
 const HELP = `pnpm conformance ws://host:port/v1/ws [options]
 
@@ -17,7 +18,9 @@ Holds a gateway against docs/protocol.md, from outside. Something has to make jo
 A gateway that asks for tokens:
   --token TOKEN         one that lets watch every job
   --token-command CMD   a program that prints one; its arguments are what it lets watch:
-                        job ids, * for every job, tag:TAG
+                        job ids, * for every job, tag:TAG; and life:SECONDS (which may
+                        be negative) and id:JTI, for tokens that end and are revoked
+  --drain-command CMD   a program that tells the gateway to stop, for the last check of all
 
   --only NAME,NAME      the checks to run, by name or by group
   --wait MS             how long any answer may take (5000)
@@ -50,6 +53,7 @@ const optionsOf = () => {
         driver: { type: 'string' },
         token: { type: 'string' },
         'token-command': { type: 'string' },
+        'drain-command': { type: 'string' },
         only: { type: 'string' },
         wait: { type: 'string', default: '5000' },
         patience: { type: 'string', default: '60000' },
@@ -89,8 +93,16 @@ if ((values.redis === undefined) === (values.driver === undefined)) fail('give e
 const exec = promisify(execFile)
 const command = values['token-command']
 const token = command
-  ? async (jobs: string[] = ['*']) =>
-      (await exec('sh', ['-c', `${command} "$@"`, 'sh', ...jobs])).stdout.trim()
+  ? async (of: string[] = ['*'], { lifeSeconds, id }: TokenOptions = {}) => {
+      const life = lifeSeconds === undefined ? [] : [`life:${lifeSeconds}`]
+      const special = [...life, ...(id === undefined ? [] : [`id:${id}`])]
+      const made = exec('sh', ['-c', `${command} "$@"`, 'sh', ...of, ...special])
+      if (special.length > 0)
+        await made.catch(() =>
+          skip(`needs a token with ${special.join(' ')}, which --token-command does not make`),
+        )
+      return (await made).stdout.trim()
+    }
   : values.token === undefined
     ? undefined
     : async () => values.token as string
@@ -109,6 +121,8 @@ try {
   fail(`The driver does not start: ${(error as Error).message}`)
   throw error
 }
+const drain = values['drain-command']
+if (drain !== undefined) driver.drain = async () => void (await exec('sh', ['-c', drain]))
 const results = await run(
   checks,
   {

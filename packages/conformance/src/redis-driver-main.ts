@@ -5,7 +5,7 @@ import { redisDriver } from './redis-driver.ts'
 
 const [url = 'redis://127.0.0.1:6379', namespace = 'jobs'] = process.argv.slice(2)
 const driver = await redisDriver({ url, namespace, partitions: 1 })
-const { create, claim, progress, log, complete, trim } = driver
+const { create, claim, progress, log, complete, trim, keep, lose, outage, revoke } = driver
 
 const act = async ({
   do: command,
@@ -14,6 +14,8 @@ const act = async ({
   value,
   line = '',
   result,
+  ms = 0,
+  token = '',
 }: Told): Promise<Partial<Answer>> => {
   switch (command) {
     case 'create':
@@ -32,6 +34,18 @@ const act = async ({
       return {}
     case 'trim':
       await trim(job)
+      return {}
+    case 'keep':
+      await keep(job)
+      return {}
+    case 'lose':
+      await lose(job)
+      return {}
+    case 'outage':
+      await outage(ms)
+      return {}
+    case 'revoke':
+      await revoke(token)
       return {}
     default:
       return { unsupported: true }

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { connectJobs, defineJob } from '@jobs/state'
 import type { Driver } from './driver.ts'
+import { skip } from './outcome.ts'
 
 /** No worker takes jobs of this name. */
 const watchedJob = defineJob({ name: 'conformance' })
@@ -28,6 +29,12 @@ export const redisDriver = async (options: {
     if (!attempt) throw new Error(`${id} was not claimed`)
     return attempt
   }
+  const keysOf = (id: string): string[] => {
+    const { job, events } = transitions.keysFor(id)
+    return [job(id), events(id)]
+  }
+  /** No job's key: an id has no colon. */
+  const kept = (key: string) => `${key}:kept`
   const report = async (moved: Promise<{ ok: boolean }>) => {
     const outcome = await moved
     if (!outcome.ok) throw new Error(`refused: ${JSON.stringify(outcome)}`)
@@ -53,6 +60,21 @@ export const redisDriver = async (options: {
     trim: async (id) => {
       await link.call('XTRIM', transitions.keysFor(id).events(id), 'MAXLEN', '1')
     },
+    keep: async (id) => {
+      for (const key of keysOf(id)) await link.call('COPY', key, kept(key), 'REPLACE')
+    },
+    lose: async (id) => {
+      for (const key of keysOf(id)) {
+        await link.call('COPY', kept(key), key, 'REPLACE')
+        await link.call('DEL', kept(key))
+      }
+      await link.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+    },
+    outage: async (ms) => {
+      await link.call('CLIENT', 'PAUSE', String(ms), 'ALL')
+    },
+    revoke: (token) => jobs.revoke({ jti: token }),
+    drain: async () => skip('needs a hand on the gateway (give --drain-command)'),
     close: () => jobs.close(),
   }
 }

@@ -9,7 +9,16 @@ export interface Check {
   name: string
   /** What protocol.md promises. */
   promise: string
+  /** It shakes the gateway: it runs when the others have ended, by itself. */
+  alone?: true
   run(bench: Bench): Promise<void>
+}
+
+export interface TokenOptions {
+  /** Seconds until it expires; may be over. */
+  lifeSeconds?: number
+  /** Its `jti`. */
+  id?: string
 }
 
 export interface Result {
@@ -26,7 +35,7 @@ export interface Settings {
   url: string
   driver: Driver
   /** A token that lets watch these: job ids, `*` for every job, `tag:<tag>`; undefined where the gateway asks for none. */
-  token: ((of?: string[]) => Promise<string>) | undefined
+  token: ((of?: string[], options?: TokenOptions) => Promise<string>) | undefined
   /** Whether `token` makes one for what it is asked for. */
   tokenPerJob: boolean
   /** Milliseconds that any answer may take. */
@@ -53,7 +62,7 @@ export const run = async (
 ): Promise<Result[]> => {
   const origin = settings.url.replace(/^ws/, 'http').replace(/\/v1\/ws$/, '')
   const results = new Map<Check, Result>()
-  const queue = checks.values()
+  const queue = checks.filter(({ alone }) => !alone).values()
   const codes = new Set([...RFC_CODES, ...Object.values(CLOSE).map(({ code }) => code)])
 
   const runOne = async (check: Check): Promise<Result> => {
@@ -94,13 +103,14 @@ export const run = async (
       for (const client of clients) client.cut()
     }
   }
-  const work = async () => {
+  const work = async (queue: Iterable<Check>) => {
     for (const check of queue) {
       const result = await runOne(check)
       results.set(check, result)
       onResult(result)
     }
   }
-  await Promise.all(Array.from({ length: CHECKS_AT_ONCE }, work))
+  await Promise.all(Array.from({ length: CHECKS_AT_ONCE }, () => work(queue)))
+  await work(checks.filter(({ alone }) => alone))
   return checks.map((check) => results.get(check) as Result)
 }

@@ -1,5 +1,5 @@
 // The checks hold our gateway against the protocol; and each of them fails where its promise is broken.
-import { randomBytes } from 'node:crypto'
+import { createHmac, randomBytes } from 'node:crypto'
 import { Jobs } from '@jobs/state'
 import {
   fromSource,
@@ -14,7 +14,7 @@ import { CHECKS } from '../src/checks/index.ts'
 import type { Message } from '../src/client.ts'
 import type { Driver } from '../src/driver.ts'
 import { redisDriver } from '../src/redis-driver.ts'
-import { type Check, type Result, run } from '../src/run.ts'
+import { type Check, type Result, run, type TokenOptions } from '../src/run.ts'
 import { type Mutation, startMutant } from './mutant.ts'
 
 const SECRET = 'a secret of more than thirty-two bytes'
@@ -28,18 +28,19 @@ let guarded: TestApp
 let driver: Driver
 let minter: Jobs
 
+const start = (env: Record<string, string>) =>
+  startApp('apps/gateway/src/main.ts', {
+    REDIS_URL: redis.url,
+    JOBS_NAMESPACE: namespace,
+    GATEWAY_PORT: '0',
+    GATEWAY_OPS_PORT: '0',
+    GATEWAY_HEARTBEAT_MS: '4000',
+    LOG_LEVEL: 'info',
+    ...env,
+  })
+
 beforeAll(async () => {
   redis = await startTestRedis()
-  const start = (env: Record<string, string>) =>
-    startApp('apps/gateway/src/main.ts', {
-      REDIS_URL: redis.url,
-      JOBS_NAMESPACE: namespace,
-      GATEWAY_PORT: '0',
-      GATEWAY_OPS_PORT: '0',
-      GATEWAY_HEARTBEAT_MS: '4000',
-      LOG_LEVEL: 'info',
-      ...env,
-    })
   driver = await redisDriver({ url: redis.url, namespace, partitions: 1 })
   minter = new Jobs({ url: redis.url, namespace, tokens: { algorithm: 'HS256', secret: SECRET } })
   open = await start({})
@@ -56,20 +57,31 @@ afterAll(async () => {
   await redis?.stop()
 })
 
-const token = async (of: string[] = ['*']): Promise<string> => {
+const token = async (of: string[] = ['*'], options: TokenOptions = {}): Promise<string> => {
   const tags = of.filter((name) => name.startsWith('tag:')).map((name) => name.slice(4))
   const jobs = of.filter((name) => !name.startsWith('tag:'))
-  return (await minter.token({ jobs: jobs.includes('*') ? '*' : jobs, tags })).token
+  const { lifeSeconds = 900, id } = options
+  const given = {
+    jobs: jobs.includes('*') ? '*' : jobs,
+    tags,
+    ...(id === undefined ? {} : { jti: id }),
+  } as const
+  if (lifeSeconds > 0) return (await minter.token({ ...given, lifeMs: lifeSeconds * 1_000 })).token
+  // Nobody mints one that is over.
+  const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString('base64url')
+  const exp = Math.floor(Date.now() / 1_000) + lifeSeconds
+  const text = `${encode({ alg: 'HS256' })}.${encode({ jobs: '*', aud: 'jobs', exp })}`
+  return `${text}.${createHmac('sha256', SECRET).update(text).digest('base64url')}`
 }
 
 const hold = (
   checks: readonly Check[],
   url: string,
-  { tokens, waitMs }: { tokens: boolean; waitMs: number },
+  { tokens, waitMs, drain }: { tokens: boolean; waitMs: number; drain?: () => Promise<void> },
 ): Promise<Result[]> =>
   run(checks, {
     url,
-    driver,
+    driver: drain ? { ...driver, drain } : driver,
     token: tokens ? token : undefined,
     tokenPerJob: tokens,
     waitMs,
@@ -80,17 +92,43 @@ const ended = (results: Result[], as: Result['outcome']) =>
   results.filter(({ outcome }) => outcome === as).map(({ name, why }) => `${name}: ${why}`)
 
 /** Checks that need a gateway that asks for tokens. */
-const OF_TOKENS = ['hello/token', 'hello/in-time', 'promise/5-unknown-is-forbidden']
+const OF_TOKENS = [
+  'hello/token',
+  'hello/in-time',
+  'promise/5-unknown-is-forbidden',
+  'token/refresh',
+  'token/expired',
+  'token/revoked',
+]
+const SHAKING = CHECKS.filter(({ alone }) => alone)
+const OTHERS = CHECKS.filter(({ alone }) => !alone)
+const DRAINING = 'trouble/draining'
 
 describe('our gateway', () => {
   it('keeps every promise where it asks for tokens', async () => {
-    const results = await hold(CHECKS, urlOf(guarded), { tokens: true, waitMs: 15_000 })
+    const results = await hold(OTHERS, urlOf(guarded), { tokens: true, waitMs: 15_000 })
     expect([ended(results, 'fail'), ended(results, 'skip')]).toEqual([[], []])
+  })
+
+  it('keeps its promises through trouble with Redis, and to its end', async () => {
+    const gateway = await start({})
+    const drain = async () => void gateway.kill('SIGTERM')
+    const results = await hold(SHAKING, urlOf(gateway), { tokens: false, waitMs: 15_000, drain })
+    expect(results.map(({ outcome, why }) => why ?? outcome)).toEqual(SHAKING.map(() => 'pass'))
+    expect((await gateway.exited).code).toBe(0)
+  })
+
+  it('is not said to have drained where nobody can tell it to', async () => {
+    const checks = SHAKING.filter(({ name }) => name === DRAINING)
+    const results = await hold(checks, urlOf(open), { tokens: false, waitMs: 15_000 })
+    expect(ended(results, 'skip')).toEqual([
+      `${DRAINING}: needs a hand on the gateway (give --drain-command)`,
+    ])
   })
 
   it('keeps all but those of tokens where it asks for none, also through a proxy that changes nothing', async () => {
     const mutant = await startMutant(open.port, {})
-    const results = await hold(CHECKS, mutant.url, { tokens: false, waitMs: 15_000 })
+    const results = await hold(OTHERS, mutant.url, { tokens: false, waitMs: 15_000 })
     await mutant.close()
     expect(ended(results, 'fail')).toEqual([])
     expect(results.filter(({ outcome }) => outcome === 'skip').map(({ name }) => name)).toEqual(OF_TOKENS)
@@ -412,15 +450,64 @@ const MUTATIONS: [check: string, what: string, mutation: Mutation, why: RegExp][
     { messages: only('complete', omitted) },
     /though another does not read/,
   ],
+  [
+    'token/refresh',
+    'says nothing of the end',
+    { messages: only('expiring', omitted) },
+    /`expiring` comes within/,
+  ],
+  [
+    'token/refresh',
+    'begins anew after the end',
+    { messages: only('error', changed({ code: 'rate_limited', retryable: true })) },
+    /token_expired with the id/,
+  ],
+  ['token/expired', 'closes with another code', { close: () => 4100 }, /4101; seen: 4100/],
+  ['token/revoked', 'closes with another code', { close: () => 4101 }, /4102; seen: 4101/],
+  [
+    'trouble/redis-recovered',
+    'has another reason',
+    { messages: only('reset', changed({ reason: 'ahead' })) },
+    /redis_recovered; seen/,
+  ],
+  [
+    'trouble/redis-recovered',
+    'goes on as if nothing were lost',
+    { messages: only('reset', omitted) },
+    /snapshot comes first, or after a reset/,
+  ],
+  [
+    'trouble/unavailable',
+    'says that there is no use in trying again',
+    { messages: only('error', (m) => [{ ...m, retryable: false }]) },
+    /unavailable, retryable/,
+  ],
+  [DRAINING, 'does not announce it', { messages: only('draining', omitted) }, /`draining` comes/],
+  [DRAINING, 'closes with another code', { close: () => 1001 }, /4300; seen: 1001/],
 ]
+const isShaking = ([name]: (typeof MUTATIONS)[number]) => SHAKING.some((check) => check.name === name)
 
 describe('a gateway that breaks a promise', () => {
-  it.concurrent.each(MUTATIONS)('fails %s when it %s', async (name, _, mutation, why) => {
-    const tokens = OF_TOKENS.includes(name)
-    const mutant = await startMutant((tokens ? guarded : open).port, mutation)
-    const checks = CHECKS.filter((check) => check.name === name)
-    const [result] = await hold(checks, mutant.url, { tokens, waitMs: 3_000 })
+  it.concurrent.each(MUTATIONS.filter((mutation) => !isShaking(mutation)))(
+    'fails %s when it %s',
+    async (name, _, mutation, why) => {
+      const tokens = OF_TOKENS.includes(name)
+      const mutant = await startMutant((tokens ? guarded : open).port, mutation)
+      const checks = CHECKS.filter((check) => check.name === name)
+      const [result] = await hold(checks, mutant.url, { tokens, waitMs: 3_000 })
+      await mutant.close()
+      expect(result).toMatchObject({ name, outcome: 'fail', why: expect.stringMatching(why) })
+    },
+  )
+
+  it.each(MUTATIONS.filter(isShaking))('fails %s when it %s', async (name, _, mutation, why) => {
+    const own = name === DRAINING ? await start({}) : undefined
+    const mutant = await startMutant((own ?? open).port, mutation)
+    const checks = SHAKING.filter((check) => check.name === name)
+    const drain = async () => void own?.kill('SIGTERM')
+    const [result] = await hold(checks, mutant.url, { tokens: false, waitMs: 3_000, drain })
     await mutant.close()
+    await own?.kill('SIGKILL')
     expect(result).toMatchObject({ name, outcome: 'fail', why: expect.stringMatching(why) })
   })
 

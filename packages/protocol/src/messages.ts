@@ -87,6 +87,15 @@ const direct = { job: JobId, id }
 const ms = z.int().nonnegative()
 const { id: _, ...snapshot } = Snapshot.shape
 
+/** An event of a kind that a later release has: to be passed over, and counted. */
+const LaterEvent = z.looseObject({
+  type: z.string().regex(/^(?!(?:state|progress|log)$)/),
+  seq: z.int().positive(),
+  at: z.int(),
+})
+// Typed as the kinds that are known, so that `item.type` tells which.
+const Item = z.union([JobEventSchema, LaterEvent]) as unknown as typeof JobEventSchema
+
 /** What a client may get; it ignores types and fields that are not here. */
 export const ServerMessage = z.discriminatedUnion('type', [
   z.object({
@@ -114,7 +123,7 @@ export const ServerMessage = z.discriminatedUnion('type', [
       from: z.int().positive(),
       to: z.int().positive(),
       cursor: Cursor,
-      items: z.array(JobEventSchema),
+      items: z.array(Item),
       /** How many of `from..to` are not among the items. */
       conflated: z.int().positive().optional(),
     })

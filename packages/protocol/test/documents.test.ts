@@ -34,6 +34,21 @@ it('is an AsyncAPI 3 document that the AsyncAPI parser finds nothing wrong with'
   ).toEqual(['/v1/ws'])
 })
 
+it('an event of a later kind is taken, one of a known kind only in its form', () => {
+  const told = (item: object) => ({ type: 'events', job: 'a', from: 1, to: 1, cursor: '1-5', items: [item] })
+  const later = { type: 'paused', seq: 1, at: 5, until: 7 }
+  expect(ServerMessage.safeParse(told(later)).data).toMatchObject({ items: [later] })
+  expect(ajv.validate('server-message.json', told(later))).toBe(true)
+  for (const damaged of [
+    { type: 'log', seq: 1, at: 5 },
+    { type: 'paused', at: 5 },
+    { type: 'state', seq: 1, at: 5 },
+  ]) {
+    expect(ServerMessage.safeParse(told(damaged)).success).toBe(false)
+    expect(ajv.validate('server-message.json', told(damaged))).toBe(false)
+  }
+})
+
 describe.each([
   ['client', ClientMessage, 'listen'],
   ['server', ServerMessage, 'tell'],

@@ -27,8 +27,12 @@ export const serveOps = async (
     if (request.method !== 'GET' && request.method !== 'HEAD')
       return answer(405, { error: 'use GET' }, { allow: 'GET, HEAD' })
     if (path === '/livez') return answer(200, { status: 'ok' })
-    if (path === '/metrics' && metrics)
-      return answer(200, await metrics.text(), { 'content-type': metrics.contentType })
+    if (path === '/metrics' && metrics) {
+      // What cannot be counted is no reason to end a process that does its work.
+      const text = await metrics.text().catch((error: Error) => error)
+      if (text instanceof Error) return answer(500, { error: `the metrics cannot be told: ${text.message}` })
+      return answer(200, text, { 'content-type': metrics.contentType })
+    }
     if (path !== '/readyz')
       return answer(404, { error: `this port has /livez${metrics ? ', /metrics' : ''} and /readyz` })
     const reason = readiness()
@@ -47,12 +51,16 @@ export const serveOps = async (
   return { port: await listen(server, host, port), close: () => closeServer(server) }
 }
 
-/** Listens and returns the real port. Rejects with the system's error when the address is taken. */
-export const listen = (server: Server, host: string, port: number): Promise<number> =>
+/**
+ * Listens and returns the real port. Rejects with the system's error when the address is taken.
+ *
+ * @param reusePort several processes may listen to it; the system spreads connections over them
+ */
+export const listen = (server: Server, host: string, port: number, reusePort = false): Promise<number> =>
   new Promise((resolve, reject) => {
     server.once('error', reject)
     // As many as the system lets wait to be accepted: the clients of a gateway that died come together.
-    server.listen({ port, host, backlog: 4_096 }, () => {
+    server.listen({ port, host, reusePort, backlog: 4_096 }, () => {
       server.off('error', reject)
       resolve((server.address() as AddressInfo).port)
     })

@@ -119,7 +119,8 @@ local function judge_by_now(id, fence)
 end
 
 -- A steering move has no fence by which its repeat is known: each has a name, and the job keeps the last three with the
--- seq of their events. One that comes again, its reply lost, answers as the first time, whatever happened since.
+-- seq of their events. One that comes again, its reply lost, answers as the first time, whatever happened since; one that
+-- changed nothing is judged anew.
 local function judge_steering(id, op)
   local held = call('HGET', job_key(id), 'steered') or ''
   local seq = match(held, op .. ':(%d+)')
@@ -227,13 +228,16 @@ local function tell_tags(job, from, to)
         call('PEXPIRE', states, call('PTTL', tag_key(tag) .. ':ended'))
       end
     end
-    local version, first = call('ZINCRBY', states, 1, '*'), ''
-    if version == '1' then
-      -- It goes on from no number that a set had which has expired.
-      version, first = AT, ' new'
-      call('ZADD', states, version, '*')
+    -- Where a job is removed that a release without such sets has ended, one made now would stay for ever.
+    if range or call('EXISTS', states) == 1 then
+      local version, first = call('ZINCRBY', states, 1, '*'), ''
+      if version == '1' then
+        -- It goes on from no number that a set had which has expired.
+        version, first = AT, ' new'
+        call('ZADD', states, version, '*')
+      end
+      call(PUBLISH, states, version .. ' ' .. job.id .. ' ' .. from .. ' ' .. to .. ' ' .. job.seq .. first)
     end
-    call(PUBLISH, states, version .. ' ' .. job.id .. ' ' .. from .. ' ' .. to .. ' ' .. job.seq .. first)
   end
 end
 

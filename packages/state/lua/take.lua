@@ -29,6 +29,9 @@ for _, queue in ipairs(queues) do
         for at = 1, GRANT_SIZE do answer[size + at] = grant[at] end
         size = size + GRANT_SIZE
       end
+    elseif job and job.state == 'PROCESSING' and job.place == entry[1] then
+      -- Given out once more, since somebody deleted the group: it stays with who runs the job.
+      call('XCLAIM', work, GROUP, job.worker, 0, entry[1], 'JUSTID')
     else
       -- The job has ended, expired or been queued anew: the entry is a leftover.
       drop(queue, entry[1])

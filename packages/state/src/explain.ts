@@ -1,7 +1,8 @@
 // Why a job is not moving: one reason, one sentence, and the figures behind them.
 import { GROUP, type Keys } from './keys.ts'
+import { leaseOf } from './live.ts'
 import { presentWorkers } from './presence.ts'
-import { queueNamed, queuesOf } from './queues.ts'
+import { queueName, queueNamed, queuesOf } from './queues.ts'
 import { fieldsOf, nowOf, runOf, snapshotOf } from './record.ts'
 import { type RedisLink, redisTime } from './redis.ts'
 import type { Snapshot } from './schema/job.ts'
@@ -69,18 +70,15 @@ export const explain = async (
     sweptMsAgo === null ? 'no reaper has ever swept here' : `a reaper last swept ${seconds(sweptMsAgo)} ago`
   if (job.state === 'SCHEDULED') return scheduled(job, now, last, sweptMsAgo, reaper)
   if (job.state === 'PROCESSING') {
-    const { startedAt, leaseMs: lease } = runOf(hash.run)
-    // A young attempt has not beaten yet: its start is what was heard of it.
-    const sinceStart = now - (startedAt ?? 0)
-    const leftMs = Number(lapsesAt) - now
-    const age = leftMs > 0 ? lease - leftMs : sinceStart
-    const heartbeatAgeMs = age < lease ? Math.max(0, age) : null
+    const { leaseMs } = runOf(hash.run)
+    const lease = leaseOf(job, leaseMs, Number(lapsesAt), now)
+    const heartbeatAgeMs = lease?.lost ? null : (lease?.ageMs ?? 0)
     const held = { job, heldBy: job.worker ?? '', heartbeatAgeMs, sweptMsAgo }
     if (heartbeatAgeMs === null)
       return {
         ...held,
         reason: 'orphaned',
-        says: `Its worker ${held.heldBy} has not been heard for longer than its lease of ${seconds(lease)}; ${reaper}.`,
+        says: `Its worker ${held.heldBy} has not been heard for longer than its lease of ${seconds(leaseMs)}; ${reaper}.`,
       }
     const heard = `${held.heldBy}, heard ${seconds(heartbeatAgeMs)} ago`
     return job.cancelRequested
@@ -193,7 +191,7 @@ const readerOf = async (
   job: Snapshot,
   entry: string,
 ): Promise<string | null> => {
-  const queue = job.priority === 'normal' ? job.name : `${job.name}:${job.priority}`
+  const queue = queueName(job.name, job.priority)
   const [held] = (await link.call('XPENDING', keys.work(queue), GROUP, entry, entry, 1)) as [string, string][]
   return held?.[1] ?? null
 }

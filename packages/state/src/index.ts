@@ -1,9 +1,13 @@
 // @jobs/state: live, crash-proof job state on Redis.
+
 export { addressOf } from './address.ts'
 export type { AttemptEnd, Handler, JobContext } from './attempt.ts'
 export type { Backoff } from './backoff.ts'
+export type { ConnectOptions } from './connect-options.ts'
 export type { LinkOptions } from './connection.ts'
 export { defineJob, type JobDefinition } from './define.ts'
+export { DAMAGES, type Damage, type DamageCode } from './doctor/damage.ts'
+export { caretakerOf, type DoctorOptions, type DoctorReport, examine } from './doctor/doctor.ts'
 export type { Ack } from './durability.ts'
 export type { EnqueueOptions } from './enqueue.ts'
 export { isStateError, StateError, type StateErrorCode } from './errors.ts'
@@ -11,22 +15,24 @@ export {
   type Continuation,
   eventOfMessage,
   type Gap,
+  type LiveRead,
   readLive,
-  readLiveSince,
   readSince,
   readSnapshot,
+  readWhetherLast,
   type StoredEvent,
 } from './events.ts'
 export type { Explanation } from './explain.ts'
 export { FinalError } from './failure.ts'
 export type { AttemptRecord } from './history.ts'
 export type { BatchItem, Enqueued } from './intake.ts'
-export { type ConnectOptions, connectJobs, Jobs } from './jobs.ts'
+export { connectJobs, Jobs } from './jobs.ts'
 export { type Keys, keysOf, partitionOf } from './keys.ts'
 export { checkLayout } from './layout.ts'
 export type { ListOptions, Page } from './listing.ts'
 export type { Lease, Live } from './live.ts'
 export type { WorkerAbout } from './presence.ts'
+export type { Crash, Quarantined, QuarantineOutcome, QuarantineWhich } from './quarantine.ts'
 export type { QueueStats } from './queues.ts'
 export { reaperOf, type SweepReport } from './recovery.ts'
 export { RedisLink } from './redis.ts'

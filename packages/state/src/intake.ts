@@ -1,9 +1,10 @@
 // Takes new jobs in, one or a batch: checked, made in Redis, and confirmed as far as the caller asked.
+
+import type { ConnectOptions } from './connect-options.ts'
 import type { JobDefinition } from './define.ts'
 import { type Ack, Confirmer } from './durability.ts'
 import { type EnqueueOptions, enqueueOf } from './enqueue.ts'
 import { isStateError, StateError } from './errors.ts'
-import type { ConnectOptions } from './jobs.ts'
 import { partitionOf } from './keys.ts'
 import type { RedisLink } from './redis.ts'
 import { checkRights } from './rights.ts'
@@ -31,8 +32,8 @@ export class Intake {
   private readonly ack: Ack
   private readonly confirmer: Confirmer
   private readonly link: RedisLink
-  /** Asked before the first job. */
-  private allowed: Promise<void> | undefined
+  /** Job names whose rights were asked for, before the first job of each. */
+  private readonly allowed = new Map<string, Promise<void>>()
 
   constructor(link: RedisLink, transitions: Transitions, options: ConnectOptions) {
     this.link = link
@@ -137,13 +138,20 @@ export class Intake {
 
   /** Throws before anything is enqueued where it could not be done, or confirmed, as asked for. */
   private async ready(made: Enqueue): Promise<void> {
-    this.allowed ??= checkRights(this.link, this.transitions.keys, 'producer', made.name).catch((error) => {
-      this.allowed = undefined
-      throw error
-    })
-    await this.allowed
+    await this.mayEnqueue(made.name)
     const ack = this.ackOf(made)
     if (ack !== 'memory') await this.confirmer.supported(this.transitions.keysFor(made.id), ack)
+  }
+
+  private mayEnqueue(name: string): Promise<void> {
+    const known = this.allowed.get(name)
+    if (known) return known
+    const asking = checkRights(this.link, this.transitions.keys, 'producer', name).catch((error) => {
+      this.allowed.delete(name)
+      throw error
+    })
+    this.allowed.set(name, asking)
+    return asking
   }
 
   private async accepted(made: Enqueue, outcome: Extract<EnqueueOutcome, { ok: true }>): Promise<Enqueued> {

@@ -1,8 +1,7 @@
 // What a backend imports: enqueue, read, follow, steer. Everything here is checked before Redis hears of it.
 
-import type { LinkOptions } from './connection.ts'
+import type { ConnectOptions } from './connect-options.ts'
 import type { JobDefinition } from './define.ts'
-import type { Ack } from './durability.ts'
 import { type EnqueueOptions, validId, type When, whenOf } from './enqueue.ts'
 import { StateError } from './errors.ts'
 import { followEvents, readSnapshot, stateChanges } from './events.ts'
@@ -14,6 +13,7 @@ import { checkLayout } from './layout.ts'
 import { countJobs, type ListOptions, listJobs, type Page } from './listing.ts'
 import { News } from './news.ts'
 import { presentWorkers, type WorkerAbout } from './presence.ts'
+import { quarantineOf } from './quarantine.ts'
 import { type QueueStats, queueStats } from './queues.ts'
 import { RedisLink } from './redis.ts'
 import { nameOfRevoked, type Revoked } from './revocation.ts'
@@ -24,27 +24,8 @@ import { isTerminal, type State } from './schema/machine.ts'
 import { checkServer, type Finding } from './server-check.ts'
 import { type As, fitted, type SnapshotOf, snapshotAs } from './snapshot-of.ts'
 import { countTag } from './tags.ts'
-import { Minter, type Token, type TokenFor, type TokenOptions } from './tokens.ts'
+import { Minter, type Token, type TokenFor } from './tokens.ts'
 import { type Outcome, type Rejection, type Transitions, transitionsOf } from './transitions.ts'
-
-export interface ConnectOptions extends LinkOptions {
-  namespace: string
-  /** Fixed for a namespace once it has jobs. */
-  partitions?: number
-  /** How far a job must have got before its enqueue counts as accepted, unless the enqueue says; default: memory. */
-  ack?: Ack
-  /**
-   * Replicas that must confirm for `ack: 'replica'`; default 1. With as many as the master has, no failover loses the job;
-   * with fewer one may, which promotes another replica than those that confirmed.
-   */
-  ackReplicas?: number
-  /** Signs tokens for watchers: `token`, and `enqueue` with `token`. Only backends that hand out tokens need it. */
-  tokens?: TokenOptions | undefined
-  /** Connects to a Redis that may lose jobs, too: one that evicts keys, a replica, one too old. */
-  allowUnsafeRedis?: boolean | undefined
-  /** Told at the start of each thing that speaks against the server; default: a warning of the process. */
-  onFinding?: (finding: Finding) => void
-}
 
 interface Waiting {
   signal?: AbortSignal | undefined
@@ -55,13 +36,16 @@ type AnyAs = As<unknown, unknown, unknown, unknown>
 const told = (snapshot: Snapshot, as: AnyAs | undefined): Snapshot =>
   as ? (snapshotAs(as.of, snapshot) as Snapshot) : snapshot
 
+/** As long as an id that a key may lead to. */
+const LONGEST_ID = 'x'.repeat(128)
+
 /** Where in a job's stream its payload stands. */
 const PAYLOAD_ENTRY = '0-2'
 
 /**
  * Connects to the jobs of one namespace.
  *
- * @throws StateError REDIS_UNAVAILABLE (with the address), UNSAFE_REDIS, LAYOUT_MISMATCH, INVALID_NAMESPACE
+ * @throws StateError REDIS_UNAVAILABLE (with the address), UNSAFE_REDIS, LAYOUT_MISMATCH, INVALID_NAMESPACE, INVALID_OPTIONS
  */
 export const connectJobs = async (options: ConnectOptions): Promise<Jobs> => {
   const jobs = new Jobs(options)
@@ -79,6 +63,10 @@ export const connectJobs = async (options: ConnectOptions): Promise<Jobs> => {
 const warn = ({ code, says, fix }: Finding) =>
   process.emitWarning(`${says} ${fix}`, { type: 'JobsWarning', code })
 
+/**
+ * The jobs of a namespace. What takes an id throws INVALID_JOB_ID, what takes a name INVALID_JOB_NAME, and all of it REDIS_…
+ * when Redis has not answered by the deadline.
+ */
 export class Jobs {
   readonly namespace: string
   readonly partitions: number
@@ -86,6 +74,8 @@ export class Jobs {
   readonly link: RedisLink
   readonly transitions: Transitions
   readonly options: ConnectOptions
+  /** Jobs that killed one worker after the other, and were taken out for it. */
+  readonly quarantine = quarantineOf(this)
   private readonly intake: Intake
   private readonly news: News
   private readonly minter: Minter | undefined
@@ -129,6 +119,7 @@ export class Jobs {
     const owner = rest.owner === undefined ? {} : { subject: rest.owner }
     // Before there is a job. Which job it is, a key may decide.
     const asked = minting.check({ ...owner, ...(token === true ? {} : token), jobs: '*' })
+    await minting.sign({ ...asked, jobs: [rest.id ?? LONGEST_ID] })
     const enqueued = await this.intake.one(job, payload, rest)
     return { ...enqueued, ...(await minting.sign({ ...asked, jobs: [enqueued.id] })) }
   }
@@ -347,7 +338,10 @@ export class Jobs {
     await this.transitions.resume(validName(name))
   }
 
-  /** Cancels every waiting job of one name, or of all; what runs goes on. Answers how many it cancelled. */
+  /**
+   * Cancels every waiting job of one name, or of all; what ran before goes on. Answers how many it cancelled, or asked to
+   * stop since they were claimed meanwhile.
+   */
   async drain(name?: string): Promise<number> {
     if (name !== undefined) validName(name)
     let cancelled = 0

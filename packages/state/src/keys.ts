@@ -6,6 +6,9 @@ import { Namespace } from './schema/limits.ts'
 /** Consumer group of every work stream. */
 export const GROUP = 'workers'
 
+/** The consumer that reapers take entries as: no worker's name. */
+export const REAPER = 'reaper'
+
 /** The partition of a job, from its id alone (FNV-1a, 32 bits). */
 export const partitionOf = (id: string, partitions: number): number => {
   if (partitions === 1) return 0

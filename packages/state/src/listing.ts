@@ -15,6 +15,8 @@ const ListOptions = z.strictObject({
   name: JobName.optional(),
   tag: Label.optional(),
   owner: Label.optional(),
+  /** Of its last error, as FAILED jobs have one. */
+  code: z.string().max(100).optional(),
   /** Created at or after, and before: milliseconds of Redis' clock. */
   from: z.int().min(0).optional(),
   to: z.int().min(0).optional(),
@@ -153,6 +155,7 @@ export const listJobs = async (
     (options.name === undefined || job.name === options.name) &&
     (options.tag === undefined || job.tags.includes(options.tag)) &&
     (options.owner === undefined || job.owner === options.owner) &&
+    (options.code === undefined || job.error?.code === options.code) &&
     (options.from === undefined || job.createdAt >= options.from) &&
     (options.to === undefined || job.createdAt < options.to)
   const [fromPartition, fromSource, fromPosition]: Place =

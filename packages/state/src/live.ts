@@ -33,8 +33,8 @@ export const liveOf = (id: string, reply: unknown, heartbeatEndsAt: number, now:
   return { ...snapshot, lease, etaMs: lease && !lease.lost && !resumed ? etaOf(snapshot, now) : null }
 }
 
-/** As lua/reap.lua sees it: an attempt that started within its lease need not have beaten yet. */
-const leaseOf = (
+/** As lua/reap.lua sees it: an attempt that started within its lease need not have beaten yet. Null where none runs. */
+export const leaseOf = (
   { state, startedAt }: Snapshot,
   leaseMs: number,
   heartbeatEndsAt: number,

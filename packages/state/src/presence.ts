@@ -1,10 +1,10 @@
 // Tells that a worker process is there, and what it is and holds: for people and for `explain`. Nobody is reaped by it.
 import { hostname } from 'node:os'
 import { z } from 'zod'
-import type { Jobs } from './jobs.ts'
 import type { Keys } from './keys.ts'
 import { loopLag, unwatchLoop, watchLoop } from './loop-lag.ts'
 import type { RedisLink } from './redis.ts'
+import type { Transitions } from './transitions.ts'
 
 /** Milliseconds between tellings, and until a worker that tells nothing more counts as gone. */
 const TELL_MS = 10_000
@@ -40,15 +40,17 @@ export interface PresenceOptions {
   trouble: (error: unknown) => void
 }
 
+type Told = Pick<Transitions, 'present' | 'absent'>
+
 export class Presence {
-  private readonly jobs: Jobs
+  private readonly transitions: Told
   private readonly options: PresenceOptions
   private readonly startedAt = Date.now()
   private timer: NodeJS.Timeout | undefined
   private telling: Promise<void> | undefined
 
-  constructor(jobs: Jobs, options: PresenceOptions) {
-    this.jobs = jobs
+  constructor(transitions: Told, options: PresenceOptions) {
+    this.transitions = transitions
     this.options = options
   }
 
@@ -63,7 +65,7 @@ export class Presence {
     clearTimeout(this.timer)
     unwatchLoop()
     await this.telling
-    await this.jobs.transitions.absent(this.options.id).catch(this.options.trouble)
+    await this.transitions.absent(this.options.id).catch(this.options.trouble)
   }
 
   private next(): void {
@@ -88,7 +90,7 @@ export class Presence {
       running: ids.slice(0, RUNNING_TOLD),
       runningCount: ids.length,
     }
-    await this.jobs.transitions.present(id, GONE_MS, JSON.stringify(about)).then(() => undefined, trouble)
+    await this.transitions.present(id, GONE_MS, JSON.stringify(about)).then(() => undefined, trouble)
   }
 }
 

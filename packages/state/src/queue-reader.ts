@@ -3,6 +3,7 @@
 import { isStateError } from './errors.ts'
 import type { Jobs } from './jobs.ts'
 import { GROUP } from './keys.ts'
+import { queueName } from './queues.ts'
 import { NO_GROUP, RedisLink } from './redis.ts'
 import { checkRights } from './rights.ts'
 import { PRIORITIES } from './schema/machine.ts'
@@ -19,8 +20,7 @@ const MOST_VAIN = 7
 export type Entry = [id: string, entry: string]
 
 /** `name` for normal priority, `name:high` and `name:low` for the others. */
-export const streamsOf = (name: string): string[] =>
-  PRIORITIES.map((priority) => (priority === 'normal' ? name : `${name}:${priority}`))
+const streamsOf = (name: string): string[] => PRIORITIES.map((priority) => queueName(name, priority))
 
 export class QueueReader {
   /** Whether `next` only tells that there is something to take. */
@@ -69,7 +69,11 @@ export class QueueReader {
   async open(): Promise<void> {
     if (!this.told) await this.link.connect()
     await checkRights(this.jobs.link, this.jobs.transitions.keys, 'worker', this.name)
-    await this.ensureGroups()
+    await this.ensureGroups().catch((error) => {
+      // What is missing is made when something is queued, or read; memory that is full may be so for long.
+      if (!isStateError(error, 'REDIS_OUT_OF_MEMORY')) throw error
+      this.trouble(error)
+    })
     if (!this.told) return
     const { options } = this.jobs
     this.bell = new Subscriber(

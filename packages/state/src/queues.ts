@@ -15,7 +15,10 @@ export interface QueueStats {
   paused: boolean
 }
 
-/** `name`, `name:high`, `name:low`. */
+/** `name` for normal priority, `name:high` and `name:low` for the others. */
+export const queueName = (name: string, priority: Priority): string =>
+  priority === 'normal' ? name : `${name}:${priority}`
+
 export const queueNamed = (queue: string): { name: string; priority: Priority } => {
   const [name = '', priority = 'normal'] = queue.split(':')
   return { name, priority: priority as Priority }

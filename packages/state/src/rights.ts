@@ -8,7 +8,8 @@ import { SCRIPTS } from './scripts.generated.ts'
 /** Stands for any id, tag or digest. Nothing is read or written under it. */
 const ANY = 'any'
 
-type Part = 'producer' | 'worker' | 'reaper'
+/** `repair`: looking through everything and mending it, by a reaper or an operator. */
+type Part = 'producer' | 'worker' | 'reaper' | 'repair'
 type Rights = (keys: Keys, queue: string, publish: RedisLink['publish']) => Command[]
 
 /** Puts an id into a queue. */
@@ -83,9 +84,9 @@ const PARTS: Record<Part, Rights> = {
     ['PEXPIRE', keys.heartbeat(ANY), 1],
     ['XREADGROUP', 'GROUP', GROUP, ANY, 'STREAMS', keys.work(queue), '>'],
     ['XREADGROUP', 'GROUP', GROUP, ANY, 'STREAMS', keys.work(`${queue}:high`), '>'],
+    ['XREADGROUP', 'GROUP', GROUP, ANY, 'STREAMS', keys.work(`${queue}:low`), '>'],
     ['XLEN', keys.work(queue)],
     ['XCLAIM', keys.work(queue), GROUP, ANY, 0, '1-1'],
-    ['SMISMEMBER', keys.queues, queue],
     ['SMISMEMBER', keys.paused, queue],
     ['LLEN', keys.rate(queue)],
     ['LINDEX', keys.rate(queue), 0],
@@ -109,6 +110,72 @@ const PARTS: Record<Part, Rights> = {
     ['XRANGE', keys.endedAs(ANY), '-', '+'],
     ['SMEMBERS', keys.paused],
   ],
+  repair: (keys, queue, publish) => [
+    ...ending(keys, queue, publish),
+    ['SCAN', 0],
+    ...[keys.scheduled, keys.deadlines, keys.tag(ANY), keys.tagEnded(ANY), keys.tagStates(ANY)].flatMap(
+      (key) =>
+        [
+          ['ZSCAN', key, 0],
+          ['ZSCORE', key, ANY],
+          ['PERSIST', key],
+          ['PTTL', key],
+          ['ZREM', key, ANY],
+        ] as const,
+    ),
+    ['HSET', keys.job(ANY), 'f', 'v'],
+    ['PERSIST', keys.job(ANY)],
+    ['PERSIST', keys.events(ANY)],
+    ['EXISTS', keys.events(ANY)],
+    ['XRANGE', keys.events(ANY), '-', '+'],
+    ['XREVRANGE', keys.events(ANY), '+', '-'],
+    ['GET', keys.heartbeat(ANY)],
+    ['PEXPIRE', keys.heartbeat(ANY), 1],
+    ['XRANGE', keys.work(queue), '-', '+'],
+    ['XCLAIM', keys.work(queue), GROUP, ANY, 0, '1-1'],
+    ['XINFO', 'GROUPS', keys.work(queue)],
+    ['PERSIST', keys.work(queue)],
+    ['SMISMEMBER', keys.queues, queue],
+    ['XRANGE', keys.endedAs(ANY), '-', '+'],
+    ['XDEL', keys.endedAs(ANY), '1-1'],
+    ['ZSCORE', keys.ended, ANY],
+    ['HGET', keys.sweep, 'at'],
+    ...[
+      keys.key(ANY),
+      keys.rate(ANY),
+      keys.worker(ANY),
+      keys.workers,
+      keys.revoked,
+      keys.confirmed,
+      keys.ended,
+    ].flatMap(
+      (key) =>
+        [
+          ['PTTL', key],
+          ['PEXPIRE', key, 1],
+        ] as const,
+    ),
+    ...[keys.queues, keys.paused, keys.stream, keys.sweep].flatMap(
+      (key) =>
+        [
+          ['PTTL', key],
+          ['PERSIST', key],
+        ] as const,
+    ),
+  ],
+}
+
+/** What it does in the first partition alone. */
+const FIRST: Partial<Record<Part, (first: Keys) => Command[]>> = {
+  worker: ({ worker, workers }) => [
+    ['SET', worker(ANY), '', 'PX', 1],
+    ['DEL', worker(ANY)],
+    ['ZADD', workers, 1, ANY],
+    ['ZREM', workers, ANY],
+    ['ZREMRANGEBYSCORE', workers, 0, 1],
+    ['PTTL', workers],
+    ['PEXPIRE', workers, 1],
+  ],
 }
 
 /**
@@ -123,8 +190,9 @@ export const checkRights = async (
   queue: string = ANY,
 ): Promise<void> => {
   await Promise.all(
-    partitions.map(async (keys) => {
+    partitions.map(async (keys, i) => {
       const commands = PARTS[part](keys, queue, link.publish)
+      if (i === 0) commands.push(...(FIRST[part]?.(keys) ?? []))
       const argv = commands.flatMap((command) => [command.length, ...command].map(String))
       const refused = (await link.script(SCRIPTS.rights, keys.prefix, argv)) as string[]
       if (refused.length > 0)

@@ -7,7 +7,7 @@ import type { RedisLink } from './redis.ts'
 export interface Finding {
   /**
    * Errors: `version_too_old`, `evicts_keys`, `is_replica`, `cluster_as_single`. Warnings: `no_persistence`,
-   * `persistence_unknown`, `small_stream_nodes`, `info_forbidden`.
+   * `persistence_unknown`, `small_stream_nodes`, `small_output_limit`, `info_forbidden`.
    */
   code:
     | 'version_too_old'
@@ -17,6 +17,7 @@ export interface Finding {
     | 'no_persistence'
     | 'persistence_unknown'
     | 'small_stream_nodes'
+    | 'small_output_limit'
     | 'info_forbidden'
   severity: 'error' | 'warning'
   /** What is so, and what it does to jobs; one sentence for people. */
@@ -38,6 +39,12 @@ const isOlder = (version: string): boolean => {
 
 /** Bytes of a stream's node below which jobs take more memory: 1.0 times at 1,024, 2.2 times at 256. */
 const SMALL_NODE = 1_024
+
+/** Bytes that a burst of events may wait for a listener at least: below it every burst cuts gateways off. */
+const SMALL_OUTPUT = 4 * 1_048_576
+
+/** The hard limit for listeners; 0 for none. */
+const outputLimitOf = (config: string | undefined) => Number(/pubsub (\d+)/.exec(config ?? '')?.[1] ?? 0)
 
 /**
  * What INFO and CONFIG GET say against the server; null stands for what the user may not read.
@@ -116,6 +123,14 @@ export const findingsOf = (
       `stream-node-max-bytes is ${node}: each job takes up to twice the memory.`,
       `Leave it at 4096, or set at least ${SMALL_NODE}.`,
     )
+  const output = outputLimitOf(config?.['client-output-buffer-limit'])
+  if (output > 0 && output < SMALL_OUTPUT)
+    find(
+      'warning',
+      'small_output_limit',
+      `client-output-buffer-limit for pubsub is ${output} bytes: a burst of events cuts gateways off, and each reads every stream anew.`,
+      'Leave it at 32mb 8mb 60.',
+    )
   return findings
 }
 
@@ -132,7 +147,9 @@ const allowed = async <T>(ask: Promise<T>): Promise<T | null> => {
 /** What speaks against the server that the link is connected to. @throws StateError REDIS_UNAVAILABLE, REDIS_TIMEOUT */
 export const inspectServer = async (link: RedisLink): Promise<Finding[]> => {
   const info = await allowed(link.call('INFO'))
-  const config = await allowed(link.call('CONFIG', 'GET', 'save', 'stream-node-max-bytes'))
+  const config = await allowed(
+    link.call('CONFIG', 'GET', 'save', 'stream-node-max-bytes', 'client-output-buffer-limit'),
+  )
   return findingsOf(
     info === null ? null : Object.fromEntries([...String(info).matchAll(/^(\w+):(.*?)\r?$/gm)].map(pair)),
     config === null ? null : fieldsOf(config),

@@ -1,5 +1,5 @@
 // How many jobs that carry a tag are in each state: read at one moment, and told change by change, so that whoever reads
-// once and then listens counts exactly. See `told_tag` of lua/prelude.lua.
+// once and then listens counts exactly. See `tell_tags` of lua/prelude.lua.
 import { StateError } from './errors.ts'
 import type { Keys } from './keys.ts'
 import { type RedisLink, redisTime } from './redis.ts'

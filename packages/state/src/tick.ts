@@ -58,12 +58,16 @@ export class Tick {
   private end(): void {
     const { last } = this
     this.last = []
-    for (const add of last) add()
-    const { sends } = this
-    this.sends = []
-    for (const flush of sends) flush()
-    this.scheduled = false
-    this.room = HEARD_A_TICK
-    this.hearSome()
+    try {
+      for (const add of last) add()
+      const { sends } = this
+      this.sends = []
+      for (const flush of sends) flush()
+    } finally {
+      // What throws is a fault of ours, and ends the process or is reported; where it is reported, ticks go on.
+      this.scheduled = false
+      this.room = HEARD_A_TICK
+      this.hearSome()
+    }
   }
 }

@@ -8,9 +8,9 @@ import type { JobDefinition } from './define.ts'
 import { isStateError, StateError } from './errors.ts'
 import { Heartbeats } from './heartbeats.ts'
 import type { Jobs } from './jobs.ts'
-import type { Keys } from './keys.ts'
+import { type Keys, REAPER } from './keys.ts'
 import { Presence } from './presence.ts'
-import { QueueReader } from './queue-reader.ts'
+import { type Entry, QueueReader } from './queue-reader.ts'
 import type { JobError } from './schema/job.ts'
 import { DEFAULTS } from './schema/limits.ts'
 import type { Claimant, Grant } from './transitions.ts'
@@ -29,10 +29,11 @@ const WorkerOptions = z.strictObject({
   workerId: z
     .string()
     .regex(/^[A-Za-z0-9._~-]{1,128}$/)
+    .refine((id) => id !== REAPER, 'reapers go by this name')
     .optional(),
-  /** Milliseconds without a heartbeat after which a job counts as orphaned; a job may have its own. */
+  /** Milliseconds without a heartbeat after which a job counts as orphaned; a job may have its own. Default: 5,000. */
   leaseMs: z.number().int().min(200).max(3_600_000).default(DEFAULTS.leaseMs),
-  /** Milliseconds between heartbeats; at most a third of the lease, so that one may get lost. */
+  /** Milliseconds between heartbeats; at most a third of the lease, so that one may get lost; default: a 3.5th. */
   heartbeatMs: z.number().int().min(50).optional(),
   /**
    * Milliseconds for which a blocked event loop keeps its jobs: a thread beats for it. Work that is long and synchronous
@@ -96,7 +97,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   /** Slots in use: handlers that have not returned. */
   private busy = 0
   /** Delivered to us, and to be claimed once claims are allowed again. */
-  private putOff: [id: string, entry: string][] = []
+  private readonly putOff = new Map<string, Entry>()
   /** Where the last job was found. */
   private partition = 0
   private starting: Promise<void> | undefined
@@ -147,7 +148,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     const trouble = (error: unknown) => this.trouble(error)
     this.reader = new QueueReader(jobs, definition.name, this.id, trouble)
     this.beats = new Heartbeats(jobs, { worker: this.id, name: definition.name, pace: this.options, trouble })
-    this.presence = new Presence(jobs, {
+    this.presence = new Presence(jobs.transitions, {
       id: this.id,
       name: definition.name,
       concurrency: rest.concurrency,
@@ -246,8 +247,10 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
           connections = now
           continue
         }
-        if (this.putOff.length > 0) {
-          await this.claimEach(this.putOff.splice(0, free))
+        if (this.putOff.size > 0) {
+          const next = [...this.putOff].slice(0, free)
+          for (const [entry] of next) this.putOff.delete(entry)
+          await this.claimEach(next.map(([, entry]) => entry))
           continue
         }
         const taken = await this.take()
@@ -275,7 +278,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
         take(
           keys[at] as Keys,
           this.definition.name,
-          () => this.options.concurrency - this.busy,
+          () => (this.stopRequested ? 0 : this.options.concurrency - this.busy),
           this.claimant,
         ),
       )
@@ -297,27 +300,27 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     const found = await this.reader.next(free)
     await this.claimEach(found)
     if (this.reader.told) return false
-    return found.length < free && this.putOff.length === 0 && connections === this.reader.connections
+    return found.length < free && this.putOff.size === 0 && connections === this.reader.connections
   }
 
-  private async claimEach(entries: [id: string, entry: string][]): Promise<void> {
+  private async claimEach(entries: Entry[]): Promise<void> {
     // Those that run here are among our own too: they are granted again, and it is no news. A retried one is not yet seen
     // off when it comes back. A read gives up to its count of each stream: the rest waits for a free slot.
     const free = Math.max(0, this.options.concurrency - this.busy)
-    this.putOff.push(...entries.slice(free))
+    for (const entry of entries.slice(free)) this.delay(entry)
     const refusals = await Promise.all(entries.slice(0, free).map((entry) => this.claim(entry)))
     const waitMs = Math.max(0, ...refusals)
     if (waitMs > 0) await this.woken(waitMs)
   }
 
   /** Answers in how many milliseconds to try again; 0 when the job runs here, or is not ours to run. */
-  private async claim([id, entry]: [id: string, entry: string]): Promise<number> {
+  private async claim([id, entry]: Entry): Promise<number> {
     let grant: Awaited<ReturnType<Jobs['transitions']['claim']>>
     try {
       grant = await this.jobs.transitions.claim(id, entry, this.claimant)
     } catch (error) {
       // The entry stays delivered to us: our own list is read again.
-      this.putOff.push([id, entry])
+      this.delay([id, entry])
       throw error
     }
     if (grant.ok) {
@@ -325,8 +328,13 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
       return 0
     }
     if (grant.reason !== 'paused' && grant.reason !== 'rate_limited') return 0
-    this.putOff.push([id, entry])
+    this.delay([id, entry])
     return Math.max(1, Math.min(grant.retryInMs ?? 1_000, 1_000))
+  }
+
+  /** Once, however often our own list is read. */
+  private delay(entry: Entry): void {
+    this.putOff.set(entry.join(' '), entry)
   }
 
   private begin(grant: Grant): void {

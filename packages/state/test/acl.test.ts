@@ -18,6 +18,8 @@ import { aclUnder, oneNameOnly } from './schema-doc.ts'
 const NAMESPACE = 'acl'
 const PARTITIONS = 2
 const NEWER = 'Redis 7.2 and later, and Valkey'
+/** What a reaper and an operator need to mend what is broken. */
+const REPAIR = 'Repair'
 
 const userOf = (role: Role) => `${NAMESPACE}-${role}`
 const asUser = (url: string, user: string) => url.replace('://', `://${user}:secret@`)
@@ -99,7 +101,7 @@ const onServer = (engine?: Engine) => {
   beforeAll(async () => {
     redis = await startTestRedis({ engine, appendonly: true })
     const client = redis.client()
-    await grant(client, ROLES)
+    await grant(client, [...ROLES, REPAIR])
     const recording = await record(client)
     as = await connect(redis.url, client)
     used = recording.used
@@ -121,7 +123,7 @@ const onServer = (engine?: Engine) => {
   })
 
   it.each(ROLES)('grants the %s nothing that it does not use', (role) => {
-    const words = [role, NEWER]
+    const words = [role, REPAIR, NEWER]
       .flatMap((heading) => aclUnder(heading, NAMESPACE, 'secret'))
       .filter(([, user]) => user === userOf(role))
       .flatMap((line) => line.slice(2))
@@ -150,7 +152,7 @@ for (const [i, engine] of ENGINES.entries()) {
 
 it('refuses no process anything on a busy day of a cluster', async () => {
   const cluster = await startCluster()
-  for (const { client } of cluster.nodes) await grant(client, [...ROLES, 'Redis Cluster'])
+  for (const { client } of cluster.nodes) await grant(client, [...ROLES, REPAIR, 'Redis Cluster'])
   const as = await connect(cluster.url)
   const admin = new RedisLink({ url: cluster.url })
   await busyDay(as, admin)

@@ -2,14 +2,15 @@
 // job may end. For tests of what the processes need, and of what they leave in Redis.
 import {
   defineJob,
+  examine,
   type Grant,
   isStateError,
   type Jobs,
   type Probe,
   type RedisLink,
   readLive,
-  readLiveSince,
   readRevocations,
+  readWhetherLast,
   Subscriber,
   Worker,
   type WorkerAbout,
@@ -275,7 +276,8 @@ const watch = async (hand: Hands, { gateway, ops }: Processes, processing: Grant
   const { id } = processing
   const keys = hand.keysFor(id)
   const first = hand.keys[0] as typeof keys
-  await readLive(gateway.link, keys, id)
+  await readLive(gateway.link, keys, [{ id }])
+  await readWhetherLast(gateway.link, keys, [{ id, cursor: '1-1' }])
   const heard: string[] = []
   const { link } = gateway
   const probed: unknown[] = []
@@ -297,7 +299,7 @@ const watch = async (hand: Hands, { gateway, ops }: Processes, processing: Grant
   await until(() => subscriber.alive)
   await ops.revoke({ subject: 'ann' })
   await readRevocations(gateway.link, first)
-  await readLiveSince(gateway.link, keys, id, '0-0', 100)
+  await readLive(gateway.link, keys, [{ id, after: { cursor: '0-0', count: 100 } }])
   await hand.progress(processing, 1, '1')
   await until(() => heard.length === 2, { what: 'the revocation and the event on their channels' })
   await until(() => probed.length > 0, { what: 'a probe' })
@@ -324,6 +326,25 @@ const forgetWorker = async ({ reaper }: Processes, admin: RedisLink): Promise<vo
   )
 }
 
+/** A running job loses its work entry and is to vanish, a waiting one loses its hash: once for each who may mend that. */
+const repair = async (hand: Hands, { reaper, ops }: Processes, admin: RedisLink): Promise<void> => {
+  for (const mender of [reaper, ops]) {
+    await hand.enqueue()
+    const { id } = await hand.next()
+    const keys = hand.keysFor(id)
+    const place = String(await admin.call('HGET', keys.job(id), 'place'))
+    await admin.call('XACK', keys.work(byHand.name), 'workers', place)
+    await admin.call('PEXPIRE', keys.job(id), HOUR)
+    const lost = await hand.enqueue()
+    await admin.call('DEL', hand.keysFor(lost).job(lost))
+    const { damages } = await examine(mender, { fix: true })
+    for (const code of ['not_held', 'would_vanish', 'stream_without_hash'])
+      if (!damages.some((damage) => damage.code === code && damage.outcome === 'mended'))
+        throw new Error(`${code} was not mended: ${JSON.stringify(damages)}`)
+    await ops.drain(byHand.name)
+  }
+}
+
 export const busyDay = async (as: Processes, admin: RedisLink): Promise<Left> => {
   const hand = handsOf(as, admin)
   const ended = await workADay(as)
@@ -339,6 +360,7 @@ export const busyDay = async (as: Processes, admin: RedisLink): Promise<Left> =>
   await operate(as, ended)
   await as.reaper.counts()
   await as.reaper.queues()
+  await repair(hand, as, admin)
   const scheduled = await hand.enqueue({ delayMs: HOUR, tags: ['red'] })
   await hand.enqueue({ timeoutMs: HOUR })
   const processing = await hand.next()

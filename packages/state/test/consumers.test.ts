@@ -12,7 +12,7 @@ afterAll(() => h.stop())
 /** A worker that is forgotten was given nothing for a hundred times as long; one sweep in 64 looks. */
 const IDLE_MS = 15
 
-it('a sweep forgets workers that are gone, and drops nothing that is pending', async () => {
+it('a sweep forgets workers that are gone, and what others hold stays pending', async () => {
   const { transitions, link } = h.jobs
   const [keys] = transitions.keys
   if (!keys) throw new Error('there is no partition')

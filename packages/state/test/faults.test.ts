@@ -1,9 +1,9 @@
 // One fault of Redis or of the network at a time, again and again under the load of the storm; afterwards every invariant
 // holds and every job has ended. FAULT_TIMES and STORM_SEED run them longer, and again as they were.
-import { connectJobs } from '@jobs/state'
+import { connectJobs, Worker } from '@jobs/state'
 import { type CommandProxy, startCommandProxy, until } from '@jobs/testkit'
-import { expect, it } from 'vitest'
-import { startHarness } from './harness.ts'
+import { expect, it, vi } from 'vitest'
+import { anyJob, startHarness } from './harness.ts'
 import { runStorm, type Storm, type StormOptions, type StormReport } from './storm.ts'
 
 const TIMES = Number(process.env.FAULT_TIMES ?? 1)
@@ -140,10 +140,21 @@ it('memory that is full: a process starts on a namespace that is there', async (
   const { namespace, partitions } = h.jobs
   const options = { url: h.redis.url, namespace, partitions }
   await (await connectJobs(options)).close()
+  const id = await h.enqueue()
   await h.redis.client().config('SET', 'maxmemory', '1mb')
-  await (await connectJobs(options)).close()
+  const jobs = await connectJobs(options)
+  // It starts nothing meanwhile, and goes to work as soon as there is memory.
+  const worker = new Worker(jobs, anyJob, () => 1)
+  const trouble = vi.fn()
+  worker.on('error', trouble)
+  await worker.start()
+  expect(trouble.mock.calls.map(([{ code }]) => code)).toContain('REDIS_OUT_OF_MEMORY')
   await expect(connectJobs({ ...options, namespace: 'new' })).rejects.toMatchObject({
     code: 'REDIS_OUT_OF_MEMORY',
   })
+  await h.redis.client().config('SET', 'maxmemory', '0')
+  expect(await jobs.wait(id)).toMatchObject({ state: 'COMPLETED' })
+  await worker.stop()
+  await jobs.close()
   await h.stop()
 })

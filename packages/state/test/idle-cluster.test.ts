@@ -44,10 +44,14 @@ it('a job that comes to many idle workers is not asked for by all of them, and r
   // The first ones teach them how many they are.
   const known = told.slice(JOBS / 3)
   const mean = (numbers: number[]) => numbers.reduce((sum, n) => sum + n, 0) / numbers.length
-  const figures = { asked: mean(known.map((each) => each.asked)), ms: mean(known.map((each) => each.ms)) }
+  const figures = {
+    asked: mean(known.map((each) => each.asked)),
+    latestMs: Math.max(...known.map(({ ms }) => ms)),
+  }
   console.log(`of ${WORKERS} idle workers, before the job runs: ${JSON.stringify(figures)}; all ${asked}`)
   expect(figures.asked).toBeLessThan(WORKERS / 2)
-  expect(figures.ms).toBeLessThan(500)
+  // Not by the look around that every idle worker takes after five seconds.
+  expect(figures.latestMs).toBeLessThan(4_000)
   await Promise.all(processes.map(({ worker }) => worker.stop()))
   await Promise.all([backend, ...processes.map(({ jobs }) => jobs)].map((jobs) => jobs.close()))
 })

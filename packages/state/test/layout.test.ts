@@ -1,5 +1,5 @@
 // What a namespace says of its partitions, and that it says so again after Redis lost its data under live processes.
-import { connectJobs, type Jobs, keysOf, reaperOf } from '@jobs/state'
+import { connectJobs, defineJob, type Jobs, keysOf, reaperOf } from '@jobs/state'
 import { startTestRedis, type TestRedis } from '@jobs/testkit'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 
@@ -62,6 +62,8 @@ describe('a reaper that runs', () => {
   })
 
   it('sweeps while memory is full', async () => {
+    const [jobs] = open
+    await jobs?.enqueue(defineJob({ name: 'mail' }), {})
     await redis.client().config('SET', 'maxmemory', '1mb')
     await sweep()
     await redis.client().config('SET', 'maxmemory', '0')

@@ -12,7 +12,6 @@ const OUTSIDE = new Set([
   ...['+hello', '+info', '+ping', '+client|setname', '+client|id', '+client|unblock', '+eval', '+evalsha'],
   ...['+time', '+multi', '+exec', '+subscribe', '+unsubscribe', '+hgetall', '+hsetnx', '+wait', '+smembers'],
   ...[`~{${NAMESPACE}:*}:`, `~{${NAMESPACE}:*}:confirmed`, `~{${NAMESPACE}:0}:layout`],
-  ...[`~{${NAMESPACE}:0}:worker:*`, `~{${NAMESPACE}:0}:workers`],
 ])
 /** The producer has it to listen: it publishes nothing. */
 const LISTENED = `&{${NAMESPACE}:*}:jobs:*`
@@ -38,6 +37,20 @@ const as = async (words: readonly string[]) => {
     partitions: 2,
   })
 }
+
+it('what repair needs is asked for too, and refused where a word of it is missing', async () => {
+  const lines = aclUnder('Repair', NAMESPACE, 'secret').filter(([, user]) => user === `${NAMESPACE}-reaper`)
+  const more = lines.flatMap((line) => line.slice(2)).filter((word) => !['+multi', '+exec'].includes(word))
+  const check = async (words: readonly string[]) => {
+    const jobs = await as([...wordsOf('reaper'), ...words])
+    await checkRights(jobs.link, jobs.transitions.keys, 'repair').finally(() => jobs.close())
+  }
+  await check(more)
+  for (const word of more)
+    await expect(check(more.filter((each) => each !== word)), word).rejects.toMatchObject({
+      code: 'RIGHTS_MISSING',
+    })
+})
 
 describe.each(['producer', 'worker', 'reaper'] as const)('a %s', (part) => {
   const check = async (words: readonly string[]) => {

@@ -22,6 +22,7 @@ const FIT = {
   save: '3600 1',
   appendonly: 'no',
   'stream-node-max-bytes': '4096',
+  'client-output-buffer-limit': 'pubsub 33554432 8388608 60',
 }
 beforeEach(async () => {
   for (const [name, value] of Object.entries(FIT)) await redis.client().config('SET', name, value)
@@ -52,6 +53,7 @@ describe('a server', () => {
     ['evicts_keys', 'maxmemory-policy', 'allkeys-lfu'],
     ['no_persistence', 'save', ''],
     ['small_stream_nodes', 'stream-node-max-bytes', '256'],
+    ['small_output_limit', 'client-output-buffer-limit', 'pubsub 1048576 524288 60'],
   ])('is told of as %s with %s %s', async (code, name, value) => {
     await redis.client().config('SET', name, value)
     const [finding, ...more] = await inspectServer(open(redis.url))

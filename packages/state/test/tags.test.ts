@@ -132,6 +132,14 @@ it('an ended job counts until its retention has passed, one that has not ended f
   expect(await h.redis.client().keys('*:tag:*')).toEqual([])
 })
 
+it('a job of a release without such sets goes without leaving one', async () => {
+  const id = await h.enqueue({ tags: ['red'] })
+  await h.jobs.cancel(id)
+  await h.redis.client().del(keys.tagStates('red'))
+  await h.jobs.remove(id)
+  expect(await h.redis.client().exists(keys.tagStates('red'))).toBe(0)
+})
+
 it('a set that is made anew counts on from no number that another has had', async () => {
   const once = async () => {
     const id = await h.enqueue({ tags: ['red'] })

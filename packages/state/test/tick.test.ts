@@ -61,8 +61,8 @@ describe('a take', () => {
     const job = defineJob({ name: 'late' })
     const [keys] = transitions.keys
     if (!keys) throw new Error('There is a partition.')
-    // The first enqueue of a process asks for the layout and the rights before it goes out.
-    await stage.jobs.enqueue(defineJob({ name: 'other' }), {})
+    // The first enqueue of a job name asks for the rights before it goes out.
+    await stage.jobs.enqueue(job, {}, { delayMs: 3_600_000 })
     let free = 1
     const taken = transitions.take(keys, 'late', () => free, { worker: 'w', nonce: 'n', leaseMs: 5_000 })
     const made = await Promise.all([

@@ -6,6 +6,8 @@ import { messages } from './messages.ts'
 import { promises } from './promises.ts'
 import { resume } from './resume.ts'
 import { subscriptions } from './subscriptions.ts'
+import { tokens } from './tokens.ts'
+import { trouble } from './trouble.ts'
 
 export const CHECKS: readonly Check[] = [
   ...handshake,
@@ -13,5 +15,7 @@ export const CHECKS: readonly Check[] = [
   ...subscriptions,
   ...resume,
   ...promises,
+  ...tokens,
   ...http,
+  ...trouble,
 ]

@@ -2,7 +2,7 @@
 import type { Client, Message } from '../client.ts'
 import { must, short, skip } from '../outcome.ts'
 import type { Bench, Check } from '../run.ts'
-import { itemsOf, live } from './subscriptions.ts'
+import { itemsOf, watched } from './subscriptions.ts'
 
 /** Progress reports in number, each of some bytes, in order. */
 const flood = async ({ driver }: Bench, job: string, count: number, bytes: number): Promise<void> => {
@@ -93,12 +93,7 @@ export const promises: Check[] = [
     name: 'promise/4-complete-once',
     promise: '`complete` comes after the terminal event, exactly once per subscription, and nothing after it',
     run: async (bench) => {
-      const job = await bench.driver.create()
-      const client = await bench.open()
-      client.subscribe(job)
-      await client.find('`live`', ({ type }) => type === 'live')
-      await live(bench.driver, job)
-      await client.find('`complete`', ({ type }) => type === 'complete')
+      const { client, job } = await watched(bench)
       await client.settle()
       const of = client.messages.filter((m) => m.job === job)
       must(of.filter(({ type }) => type === 'complete').length === 1, 'one `complete`', of)

@@ -1,7 +1,7 @@
 // What comes of a cursor: everything after it, or a reset that says why not.
 import { must, short } from '../outcome.ts'
 import type { Bench, Check } from '../run.ts'
-import { itemsOf, live } from './subscriptions.ts'
+import { itemsOf, live, watched } from './subscriptions.ts'
 
 /** Subscribes at a cursor that can't be continued. */
 const resets = async (bench: Bench, job: string, cursor: string, reason: string): Promise<void> => {
@@ -63,12 +63,7 @@ export const resume: Check[] = [
     name: 'resume/cursor-told',
     promise: 'the cursor of each message is a position to go on from',
     run: async (bench) => {
-      const job = await bench.driver.create()
-      const client = await bench.open()
-      client.subscribe(job)
-      await client.find('`live`', ({ type }) => type === 'live')
-      await live(bench.driver, job)
-      await client.find('`complete`', ({ type }) => type === 'complete')
+      const { client, job } = await watched(bench)
       for (const { cursor, type, to, seq } of client.messages.filter((m) => m.cursor !== undefined)) {
         const again = await bench.open()
         again.subscribe(job, { cursor })

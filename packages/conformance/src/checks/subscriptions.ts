@@ -2,7 +2,7 @@
 import type { Client, Message } from '../client.ts'
 import type { Driver } from '../driver.ts'
 import { must, short, skip } from '../outcome.ts'
-import type { Check } from '../run.ts'
+import type { Bench, Check } from '../run.ts'
 
 /** Changes of a whole life, in order: four events after the first. */
 export const live = async (driver: Driver, job: string): Promise<void> => {
@@ -10,6 +10,17 @@ export const live = async (driver: Driver, job: string): Promise<void> => {
   await driver.progress(job, { done: 1 })
   await driver.log(job, 'half-way')
   await driver.complete(job, { text: 'all' })
+}
+
+/** A job's whole life, watched from before its first move. */
+export const watched = async ({ open, driver }: Bench): Promise<{ client: Client; job: string }> => {
+  const job = await driver.create()
+  const client = await open()
+  client.subscribe(job)
+  await client.find('`live`', ({ type }) => type === 'live')
+  await live(driver, job)
+  await client.find('`complete`', ({ type }) => type === 'complete')
+  return { client, job }
 }
 
 /** Items of the events told for a job so far. */

@@ -20,6 +20,8 @@ export const LIMITS = {
   batchBytes: 16_777_216,
   /** Milliseconds that any token lives at most, and that a revocation is kept therefore: one day. */
   tokenLifeMs: 86_400_000,
+  /** Milliseconds by which the clock of who makes tokens may be ahead. */
+  clockAheadMs: 5_000,
   /** Revocations kept; more of them in a day are a case for another key. */
   revocations: 100_000,
 } as const

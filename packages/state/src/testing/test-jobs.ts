@@ -2,11 +2,12 @@
 // time pass and workers die.
 import { randomBytes } from 'node:crypto'
 import type { Handler } from '../attempt.ts'
+import type { ConnectOptions } from '../connect-options.ts'
 import type { JobDefinition } from '../define.ts'
 import type { EnqueueOptions } from '../enqueue.ts'
 import { StateError } from '../errors.ts'
 import type { AttemptRecord } from '../history.ts'
-import { type ConnectOptions, Jobs } from '../jobs.ts'
+import { Jobs } from '../jobs.ts'
 import { keysOf } from '../keys.ts'
 import { checkLayout } from '../layout.ts'
 import { redisTime } from '../redis.ts'

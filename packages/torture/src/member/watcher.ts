@@ -94,18 +94,6 @@ const apply = (watch: Watch, message: ServerMessage): 'ended' | 'again' | undefi
   return undefined
 }
 
-const KINDS: ReadonlySet<string> = new Set(['state', 'progress', 'log'])
-
-/** An event of a kind that a later release has is no fault of the message: it is checked as one that is known. */
-const known = (raw: unknown): unknown => {
-  const { type, items } = raw as { type?: unknown; items?: Events['items'] }
-  if (type !== 'events' || !Array.isArray(items)) return raw
-  const checked = items.map((item) =>
-    KINDS.has(item.type) ? item : { seq: item.seq, at: item.at, type: 'log', attempt: 0, line: '' },
-  )
-  return { ...(raw as object), items: checked }
-}
-
 class Line {
   private socket: WebSocket | undefined
   private readonly watches = new Map<string, Watch>()
@@ -168,7 +156,7 @@ class Line {
   }
 
   private take(raw: unknown): void {
-    const parsed = ServerMessage.safeParse(known(raw))
+    const parsed = ServerMessage.safeParse(raw)
     if (!parsed.success) {
       violation(
         '-',
