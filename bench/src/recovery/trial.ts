@@ -20,6 +20,8 @@ export interface Killed {
   lost: number
   /** Started twice by one process, which therefore ran them twice at the same time. */
   doubled: number
+  /** Given to the successor while their worker lived: this machine did not let it beat. The times are NaN then. */
+  robbed: number
 }
 
 export interface Frozen {
@@ -131,18 +133,29 @@ const endOfAll = async (peer: Peer, holder: Holder) => {
 export const killTrial = (name: PeerName, setting: Setting, twice: boolean): Promise<Killed> =>
   onStage(name, setting, async (stage) => {
     const [first, second] = await heldBy(stage, setting)
+    let robbed = second.told.start.length
     await first.kill()
-    const seconds = await secondsUntil(second.holdsAll())
+    const took = await secondsUntil(second.holdsAll())
+    const seconds = robbed > 0 ? Number.NaN : took
     if (!twice)
-      return { seconds, again: 0, doubled: doubledBy(second), ...(await endOfAll(stage.peer, second)) }
+      return {
+        seconds,
+        again: Number.NaN,
+        doubled: doubledBy(second),
+        robbed,
+        ...(await endOfAll(stage.peer, second)),
+      }
     const third = await stage.holder()
     await anyMoment(setting)
+    const before = third.told.start.length
+    robbed += before
     await second.kill()
     // Where jobs fail for good nobody starts them.
-    const again = await secondsUntil(third.holdsAll(JOBS, 10))
+    const tookAgain = await secondsUntil(third.holdsAll(JOBS, 10))
     return {
       seconds,
-      again,
+      again: before > 0 ? Number.NaN : tookAgain,
+      robbed,
       doubled: doubledBy(second) + doubledBy(third),
       ...(await endOfAll(stage.peer, third)),
     }
