@@ -24,7 +24,9 @@ export const median = (values: readonly number[]): number => {
 
 /** A figure that could not be measured (NaN) is not met. */
 export const judged = (figure: Figure): Row => {
-  const ratio = figure.peer === null ? null : figure.ours / figure.peer
+  const { ours, peer } = figure
+  // Of two that lost nothing neither lost more.
+  const ratio = peer === null ? null : ours === peer ? 1 : ours / peer
   const seen = ratio ?? figure.ours
   const { target } = figure
   return { ...figure, ratio, met: 'atLeast' in target ? seen >= target.atLeast : seen <= target.atMost }

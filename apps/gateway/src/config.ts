@@ -79,6 +79,8 @@ export const GatewayConfig = z
     ...commonConfig,
     GATEWAY_HOST: z.string().default('127.0.0.1'),
     GATEWAY_PORT: portSetting.default(8_080),
+    /** Several gateways of one host listen to the same port; the system spreads connections over them (Linux). */
+    GATEWAY_REUSE_PORT: flagSetting,
     /** For /livez and /readyz; on the host of GATEWAY_OPS_HOST. */
     GATEWAY_OPS_PORT: portSetting.default(9_101),
     GATEWAY_OPS_HOST: z.string().default('127.0.0.1'),

@@ -45,12 +45,8 @@ export class EventStream {
       _socket: { write: (event: Buffer) => response.write(event) },
     } as const
     // Its reader does not take what it asked for; it resumes from the last event that it got.
-    this.outbox = new Outbox(
-      socket,
-      () => response.destroy(),
-      () => undefined,
-      { frames: events },
-    )
+    const owner = { slow: () => response.destroy(), drained: () => undefined }
+    this.outbox = new Outbox(socket, owner, { frames: events })
     response.on('close', () => {
       clearInterval(this.heartbeat)
       this.outbox.stop()

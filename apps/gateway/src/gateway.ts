@@ -1,9 +1,10 @@
 // Puts the gateway together: public port, connections, rooms, tailer; and takes it apart in order.
-import { CLOSE } from '@jobs/protocol'
+import { CLOSE, TIMES_V1 } from '@jobs/protocol'
 import { listen } from '@jobs/service'
 import type { Auth } from './auth.ts'
-import { Connection } from './connection.ts'
+import { Connection, type Host } from './connection.ts'
 import type { EventStream } from './event-stream.ts'
+import { Heartbeats } from './heartbeats.ts'
 import { publicServer } from './http.ts'
 import { jobRoutes } from './job-routes.ts'
 import type { Admission, KeptOut } from './limits.ts'
@@ -24,6 +25,8 @@ const TOLD_AT_ONCE = 500
 export interface GatewayOptions {
   host: string
   port: number
+  /** Whether other gateways may listen to the port too. */
+  reusePort: boolean
   /** Milliseconds between pings of a connection. */
   heartbeatMs: number
   auth: Auth
@@ -63,29 +66,28 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
     connections.delete(connection)
     if (draining && connections.size === 0) emptied()
   }
+  const host: Host = {
+    auth,
+    rooms,
+    heartbeats: new Heartbeats(options.heartbeatMs, Math.min(TIMES_V1.pong, options.heartbeatMs)),
+    onFault: onError,
+    onClosed: (connection, code) => {
+      countClose(code)
+      onClosed({ connection: connection.connection, address: connection.peer, code })
+      leave(connection)
+    },
+  }
   const open = publicServer({
     auth,
     tokenInQuery: options.tokenInQuery,
     admission,
-    onSocket: (socket, address, grant) => {
-      const connection = new Connection(socket, rooms, {
-        auth: options.auth,
-        grant,
-        peer: address,
-        heartbeatMs: options.heartbeatMs,
-        onFault: onError,
-      })
+    onSocket: (socket, peer, grant) => {
+      const connection = new Connection(socket, host, { grant, peer })
       connections.add(connection)
       counts.opened++
       if (toldAway) connection.say({ type: 'redis', available: false })
       // Its token was still being looked at when the drain began.
       if (draining) connection.close(CLOSE.draining)
-      socket.on('close', (code) => {
-        const closedWith = socket.closedWith ?? code
-        countClose(closedWith)
-        onClosed({ connection: connection.id, address, code: closedWith })
-        leave(connection)
-      })
     },
     onKeptOut,
     jobs: jobRoutes({
@@ -99,7 +101,7 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
       onError,
     }),
   })
-  const port = await listen(open.server, options.host, options.port)
+  const port = await listen(open.server, options.host, options.port, options.reusePort)
 
   const tellAll = async (available: boolean): Promise<void> => {
     let told = 0

@@ -110,6 +110,7 @@ await runService('gateway', async () => {
   const gateway = await startGateway(tailer, {
     host: config.GATEWAY_HOST,
     port: config.GATEWAY_PORT,
+    reusePort: config.GATEWAY_REUSE_PORT,
     heartbeatMs: config.GATEWAY_HEARTBEAT_MS,
     auth,
     tokenInQuery: config.GATEWAY_TOKEN_IN_QUERY,

@@ -44,7 +44,11 @@ const fakeSocket = () => {
 const open = () => {
   const fake = fakeSocket()
   const slow = vi.fn()
-  return { ...fake, slow, outbox: new Outbox(fake.socket, slow, () => undefined, { of: new Rounds() }) }
+  return {
+    ...fake,
+    slow,
+    outbox: new Outbox(fake.socket, { slow, drained: () => undefined }, { of: new Rounds() }),
+  }
 }
 
 const event = (seq: number, type: string, size = 10) => {

@@ -30,7 +30,7 @@ const open = (rounds: Rounds, { stuck = false } = {}) => {
     },
   }
   const slow = vi.fn(() => outbox.stop())
-  const outbox: Outbox = new Outbox(socket, slow, () => undefined, { of: rounds })
+  const outbox: Outbox = new Outbox(socket, { slow, drained: () => undefined }, { of: rounds })
   return { outbox, frames, slow }
 }
 
