@@ -55,8 +55,14 @@ await runService('reaper', async () => {
     await dryRun(jobs, intervalMs, log)
     process.exit(0)
   }
-  const reaper = reaperOf(jobs, { intervalMs })
   const metrics = reaperMetrics(jobs, () => trouble() === null)
+  const reaper = reaperOf(jobs, {
+    intervalMs,
+    onTrouble: (error) => {
+      metrics.failed()
+      log.warn(describe(error), 'a pass failed in a partition; the next one tries again')
+    },
+  })
   let inAmnesty = false
 
   const sweeps = startLoop(

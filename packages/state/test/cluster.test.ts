@@ -1,5 +1,5 @@
 // Jobs on a Redis Cluster: while slots of busy partitions move and masters die, no job is lost, doubled or stuck.
-import { Jobs, partitionOf, type StateError, Subscriber } from '@jobs/state'
+import { Jobs, partitionOf, reaperOf, type StateError, Subscriber } from '@jobs/state'
 import { type ClusterNode, startCluster, type TestCluster, until } from '@jobs/testkit'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { anyJob } from './harness.ts'
@@ -154,5 +154,38 @@ describe('a node that falls silent', () => {
     await master.server.kill('SIGCONT')
     await cluster.settled()
     expect(await jobs.get(on)).toMatchObject({ state: 'QUEUED' })
+  })
+
+  it('keeps no reaper from the partitions of the others, and has its own swept when it answers again', async () => {
+    const jobs = connect('swept', { deadlineMs: 2_000, commandTimeoutMs: 500 })
+    await jobs.enqueue(anyJob, {}, { id: 'warm' })
+    const { master, replicas } = await cluster.holders(jobs.transitions.keysFor('warm').prefix)
+    const { on, off } = await idsOnAndOff(jobs, master)
+    const reaped = new Set<string>()
+    let failed = 0
+    const reaper = reaperOf(jobs, { intervalMs: 100, onTrouble: () => failed++ })
+    const sweeps = (async () => {
+      while (!reaped.has(on) || !reaped.has(off)) {
+        const report = await reaper.sweep()
+        for (const { id, outcome } of report.reaped) if (outcome === 'QUEUED') reaped.add(id)
+        await new Promise((resolve) => setTimeout(resolve, 100))
+      }
+    })()
+    const nobodys = async (id: string) => {
+      await jobs.enqueue(anyJob, {}, { id })
+      const by = { worker: 'dead', nonce: 'dead', leaseMs: 1_000 }
+      await jobs.transitions.take(jobs.transitions.keysFor(id), anyJob.name, 10, by)
+    }
+    await nobodys(on)
+    // Its replica too: nobody takes over.
+    for (const { server } of [master, ...replicas]) await server.kill('SIGSTOP')
+    await nobodys(off)
+    await until(() => reaped.has(off), { what: 'the job of the dead worker being recovered' })
+    expect(reaped.has(on)).toBe(false)
+    await until(() => failed > 0, { what: 'the silent partition being told of' })
+    for (const { server } of [master, ...replicas]) await server.kill('SIGCONT')
+    await sweeps
+    expect(reaped).toContain(on)
+    await cluster.settled()
   })
 })

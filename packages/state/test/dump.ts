@@ -98,6 +98,7 @@ const LAYOUT: Record<string, Part> = {
   sweep: nothing,
   layout: nothing,
   stream: nothing,
+  confirmed: nothing,
 }
 
 const named = (rest: string): { part: Part | undefined; name: string } => {
@@ -120,11 +121,12 @@ export const dumpOf = async ({ link }: Jobs, keys: Keys): Promise<Dump> => {
     const { part, name } = named(key.slice(keys.prefix.length))
     return { key, part, name, reads: part?.read(key) ?? [] }
   })
-  const [time, ...replies] = await link.atomic([
-    ['TIME'],
+  // A command with a key comes first: in a cluster it says which server is asked.
+  const replies = await link.atomic([
     ...plan.flatMap(({ key, reads }): Command[] => [['PTTL', key], ...reads]),
+    ['TIME'],
   ])
-  const [seconds, micros] = time as [string, string]
+  const [seconds, micros] = replies.at(-1) as [string, string]
   const dump: Dump = {
     keys,
     now: Number(seconds) * 1_000 + Math.floor(Number(micros) / 1_000),

@@ -1,6 +1,7 @@
 // What must be true at the end of a window: of the jobs by their streams, of what workers noted, of what watchers were
 // told, and of how soon the dead were found. Answers what is not, with the number of the promise that is broken.
 import { isDeepStrictEqual } from 'node:util'
+import type { ResetReason } from '@jobs/protocol'
 import { eventOfMessage, fold, isTerminal, type JobEvent, type Jobs, type Snapshot } from '@jobs/state'
 import { checkInvariants } from '../../state/test/invariants.ts'
 import { INTERVAL_MS, LEASE_MS, type Mark } from './job.ts'
@@ -13,6 +14,7 @@ export interface Violation {
 }
 
 export interface WorkerNote {
+  at: number
   does: 'begin' | 'completed' | 'failed' | 'cancelled'
   job: string
   attempt: number
@@ -20,6 +22,7 @@ export interface WorkerNote {
 }
 
 export interface ToldNote {
+  at: number
   does: 'told'
   job: string
   detail: 'all' | 'state' | 'latest'
@@ -40,6 +43,8 @@ export interface Evidence {
   watched: readonly ToldNote[]
   deaths: readonly Death[]
   disturbances: readonly Disturbance[]
+  /** Until when the end of the job's history may have gone with the master that was killed; undefined: nothing has. */
+  bereftUntil: (job: string) => number | undefined
   /** What the machine adds to the time in which the dead are found. */
   slackMs: number
 }
@@ -57,9 +62,11 @@ export interface Verdict {
 export const RECOVERY_MS = LEASE_MS + 4 * INTERVAL_MS
 /** What a silence of Redis adds beside itself: the amnesty, and a lease that it arms anew. */
 const AMNESTY_MS = 1_000 + LEASE_MS + 2_000
+/** What a frozen process and a slow link were sent, they take as much later at most. */
+const LATE_MS = 7_000
 
 export const judge = async (jobs: Jobs, evidence: Evidence): Promise<Verdict> => {
-  const { accepted, sleepers, work, watched } = evidence
+  const { accepted, sleepers, work, watched, bereftUntil } = evidence
   const violations: Violation[] = []
   const say = (check: number, says: string) => violations.push({ check, says })
 
@@ -76,8 +83,11 @@ export const judge = async (jobs: Jobs, evidence: Evidence): Promise<Verdict> =>
       say(1, `${id} was accepted and has not ended: it is ${state}`)
     for (const says of strangeEffects(events)) say(1, `${id}: ${says}`)
   }
-  for (const says of workViolations(work, histories)) say(1, says)
-  for (const told of watched) for (const says of watchViolations(told, histories)) say(3, says)
+  // A claim or an end that went with its master is void, and the job is run again.
+  const holds = ({ job, at }: WorkerNote) => at > (bereftUntil(job) ?? 0) + LATE_MS
+  for (const says of workViolations(work.filter(holds), histories)) say(1, says)
+  for (const told of watched)
+    for (const says of watchViolations(told, histories, bereftUntil(told.job))) say(3, says)
 
   const { late, recoveries, disturbed } = recoveriesOf(histories, evidence)
   for (const says of late) say(5, says)
@@ -133,19 +143,30 @@ const workViolations = (work: readonly WorkerNote[], histories: ReadonlyMap<stri
     return told ? [] : [`${job}: ${worker} was told that attempt ${attempt} has completed it`]
   })
 
-/** Nothing was told that is not in the stream, nothing of it was left out, and a snapshot is what the events before it make. */
-const watchViolations = (
-  { job, detail, completed, told }: ToldNote,
+/** Resets that tell of a history which Redis has lost. */
+const OF_LOSS: readonly string[] = ['ahead', 'diverged', 'redis_recovered'] satisfies ResetReason[]
+
+/**
+ * Nothing was told that is not in the stream, nothing of it was left out, and a snapshot is what the events before it make.
+ * Where the end of the stream may have gone with its master, that holds of what was told after the last reset. Whoever had
+ * seen the job end before is gone, and can't be told of the loss.
+ */
+export const watchViolations = (
+  { at, job, detail, completed, told: all }: ToldNote,
   histories: ReadonlyMap<string, JobEvent[]>,
+  bereftUntil: number | undefined,
 ): string[] => {
   const events = histories.get(job)
   if (!events) return []
   const wrong: string[] = []
   const bySeq = new Map(events.map((event) => [event.seq, event]))
+  const isOfLoss = (each: ToldNote['told'][number]) => 'reset' in each && OF_LOSS.includes(each.reset)
+  const told = bereftUntil === undefined ? all : all.slice(all.findLastIndex(isOfLoss) + 1)
+  if (bereftUntil !== undefined && at <= bereftUntil + LATE_MS) return []
   let known: { seq: number; told: Set<number> } | undefined
   for (const each of told) {
     if ('reset' in each) {
-      // Nothing was lost and nothing trimmed: there is no reason for one.
+      // Nothing but a lost history is a reason for one: nothing is trimmed here.
       wrong.push(`was told reset, ${each.reset}`)
       known = undefined
     } else if ('snapshot' in each) {

@@ -1,12 +1,15 @@
 // Every fault: what it strikes, for how long, and how it is done and undone. A fault leaves things well when it is over.
-import { clientsOf, ENQUEUERS, type Fleet, GATEWAYS, REAPERS, WATCHERS, WORKERS } from './fleet.ts'
+import { type TestCluster, type TestRedis, until } from '@jobs/testkit'
+import type { Redis } from 'ioredis'
+import { clientsOf, ENQUEUERS, type Fleet, GATEWAYS, REAPERS, SPARED, WATCHERS, WORKERS } from './fleet.ts'
+import type { Mode } from './store.ts'
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
 export interface Fault {
   says: string
-  /** What it strikes: two faults never strike the same at once. */
-  targets: readonly string[]
+  /** What it strikes, by the mode: two faults never strike the same at once. */
+  targets: Record<Mode, readonly string[]>
   /** Milliseconds that it lasts, at least and at most. */
   ms: readonly [number, number]
   /** How often it comes, beside the others. */
@@ -16,14 +19,47 @@ export interface Fault {
   strike(fleet: Fleet, target: string, forMs: number): Promise<void>
 }
 
-const REDIS = ['redis'] as const
-const PROCESSES = [...WORKERS, ...REAPERS, ...GATEWAYS, ...ENQUEUERS] as const
-const LINKS = [...PROCESSES, 'keeper', ...GATEWAYS.map(clientsOf)] as const
+const always = (targets: readonly string[]): Fault['targets'] => ({ single: targets, cluster: targets })
+const PROCESSES = [...WORKERS, ...REAPERS, ...GATEWAYS, ...ENQUEUERS]
+const ENDED = PROCESSES.filter((name) => !SPARED.includes(name))
+const EVERY_REDIS = always(['redis'])
+const ONE_REDIS = { single: ['redis'], cluster: [] } as const
+/** Whichever node is the master of that partition by then. */
+const A_MASTER = { single: [], cluster: Array.from({ length: 16 }, (_, n) => `partition-${n}`) } as const
+/** In a cluster processes go straight to its nodes. */
+const CLIENT_LINKS = GATEWAYS.map(clientsOf)
+const LINKS = { single: [...PROCESSES, 'keeper', ...CLIENT_LINKS], cluster: CLIENT_LINKS } as const
+
+const redisOf = ({ store: { redis } }: Fleet): TestRedis => {
+  if (!redis) throw new Error('This fault strikes one Redis, and there is a cluster.')
+  return redis
+}
+
+/** One after another: a master whose replica is not there yet is left alone. */
+let repaired: Promise<void> = Promise.resolve()
+const alone = (fleet: Fleet, strike: (cluster: TestCluster) => Promise<unknown>): Promise<void> => {
+  const { cluster } = fleet.store
+  if (!cluster) throw new Error('This fault strikes a cluster, and there is one Redis.')
+  const mine = repaired.then(async () => {
+    await strike(cluster)
+    await cluster.settled()
+  })
+  repaired = mine.catch(() => undefined)
+  return mine
+}
+const prefixOf = ({ jobs }: Fleet, target: string): string =>
+  jobs.transitions.keys[Number(target.slice('partition-'.length))]?.prefix ?? ''
+
+/** Of a cluster a node may just be gone: it has no connections and no scripts. */
+const everyRedis = async ({ store }: Fleet, does: (client: Redis) => Promise<unknown>): Promise<void> => {
+  const all = await Promise.allSettled(store.servers().map(does))
+  for (const each of all) if (each.status === 'rejected' && store.redis) throw each.reason
+}
 
 export const FAULTS = {
   'process-killed': {
     says: 'SIGKILL; started again after a while',
-    targets: [...WORKERS, ...WORKERS, ...REAPERS, ...GATEWAYS, ...ENQUEUERS],
+    targets: always([...WORKERS, ...ENDED]),
     ms: [0, 3_000],
     weight: 6,
     strike: async (fleet, target, forMs) => {
@@ -33,9 +69,10 @@ export const FAULTS = {
     },
   },
   'process-frozen': {
-    says: 'SIGSTOP, SIGCONT after up to two leases',
-    targets: [...WORKERS, ...PROCESSES, ...WATCHERS],
-    ms: [300, 4_000],
+    says: 'SIGSTOP, SIGCONT after up to three leases',
+    targets: always([...WORKERS, ...PROCESSES, ...WATCHERS]),
+    // Half of them long enough for a busy machine to give the jobs to another worker meanwhile: that makes zombies.
+    ms: [300, 6_000],
     weight: 5,
     strike: async (fleet, target, forMs) => {
       fleet.member(target).freeze()
@@ -45,7 +82,7 @@ export const FAULTS = {
   },
   deploy: {
     says: 'SIGTERM, then the next release is started',
-    targets: PROCESSES,
+    targets: always(ENDED),
     ms: [0, 200],
     weight: 3,
     strike: async (fleet, target, forMs) => {
@@ -56,18 +93,19 @@ export const FAULTS = {
   },
   'poison-job': {
     says: 'a job that kills each process that runs it',
-    targets: ['workers'],
+    targets: always(['workers']),
     ms: [0, 0],
     weight: 1,
     strike: (fleet) => fleet.poison(),
   },
   'redis-killed': {
     says: 'kill -9 of Redis with its file written at each command; restarted after a while',
-    targets: REDIS,
+    targets: ONE_REDIS,
     ms: [100, 2_500],
     weight: 2,
     delaysRecovery: true,
-    strike: async ({ redis }, _, forMs) => {
+    strike: async (fleet, _, forMs) => {
+      const redis = redisOf(fleet)
       await redis.kill('SIGKILL')
       await pause(forMs)
       await redis.restart()
@@ -75,11 +113,12 @@ export const FAULTS = {
   },
   'redis-restarted': {
     says: 'Redis stopped in order, and started again',
-    targets: REDIS,
+    targets: ONE_REDIS,
     ms: [0, 1_000],
     weight: 1,
     delaysRecovery: true,
-    strike: async ({ redis }, _, forMs) => {
+    strike: async (fleet, _, forMs) => {
+      const redis = redisOf(fleet)
       await redis.kill('SIGTERM')
       await pause(forMs)
       await redis.restart()
@@ -87,11 +126,12 @@ export const FAULTS = {
   },
   'redis-frozen': {
     says: 'SIGSTOP of Redis, for up to two leases',
-    targets: REDIS,
+    targets: ONE_REDIS,
     ms: [300, 4_000],
     weight: 2,
     delaysRecovery: true,
-    strike: async ({ redis }, _, forMs) => {
+    strike: async (fleet, _, forMs) => {
+      const redis = redisOf(fleet)
       await redis.freeze()
       await pause(forMs)
       await redis.thaw()
@@ -99,48 +139,50 @@ export const FAULTS = {
   },
   'clients-paused': {
     says: 'CLIENT PAUSE ALL',
-    targets: REDIS,
+    targets: ONE_REDIS,
     ms: [200, 3_000],
     weight: 2,
     delaysRecovery: true,
-    strike: async ({ redis }, _, forMs) => {
+    strike: async (fleet, _, forMs) => {
+      const redis = redisOf(fleet)
       await redis.client().call('CLIENT', 'PAUSE', forMs, 'ALL')
       await pause(forMs)
     },
   },
   'clients-killed': {
     says: 'CLIENT KILL of every connection of one type, every 100 ms',
-    targets: REDIS,
+    targets: EVERY_REDIS,
     ms: [200, 1_000],
     weight: 3,
     delaysRecovery: true,
-    strike: async ({ redis }, _, forMs) => {
+    strike: async (fleet, _, forMs) => {
       for (let left = forMs; left > 0; left -= 100) {
         for (const type of ['normal', 'pubsub'])
-          await redis.client().call('CLIENT', 'KILL', 'TYPE', type, 'SKIPME', 'yes')
+          await everyRedis(fleet, (client) => client.call('CLIENT', 'KILL', 'TYPE', type, 'SKIPME', 'yes'))
         await pause(100)
       }
     },
   },
   'scripts-flushed': {
     says: 'SCRIPT FLUSH, every 50 ms',
-    targets: REDIS,
+    targets: EVERY_REDIS,
     ms: [200, 1_000],
     weight: 2,
-    strike: async ({ redis }, _, forMs) => {
+    strike: async (fleet, _, forMs) => {
       for (let left = forMs; left > 0; left -= 50) {
-        await redis.client().script('FLUSH')
+        await everyRedis(fleet, (client) => client.script('FLUSH'))
         await pause(50)
       }
     },
   },
   'memory-full': {
     says: 'maxmemory below what is used',
-    targets: REDIS,
+    targets: ONE_REDIS,
     ms: [300, 3_000],
     weight: 2,
     delaysRecovery: true,
-    strike: async ({ redis }, _, forMs) => {
+    strike: async (fleet, _, forMs) => {
+      const redis = redisOf(fleet)
       await redis.client().config('SET', 'maxmemory', '1mb')
       await pause(forMs)
       await redis.client().config('SET', 'maxmemory', '0')
@@ -195,6 +237,61 @@ export const FAULTS = {
       await pause(forMs)
       network.of(target).slow(0)
     },
+  },
+  'master-killed': {
+    says: 'kill -9 of a master of the cluster; it comes back later, as the replica of its replica',
+    targets: A_MASTER,
+    ms: [300, 5_000],
+    weight: 4,
+    delaysRecovery: true,
+    strike: async (fleet, target, forMs) => {
+      const bereft: number[] = []
+      await alone(fleet, async (cluster) => {
+        const { master } = await cluster.holders(prefixOf(fleet, target))
+        for (const [partition, { prefix }] of fleet.jobs.transitions.keys.entries())
+          if ((await cluster.holders(prefix)).master === master) bereft.push(partition)
+        await master.server.kill('SIGKILL')
+        await pause(forMs)
+        await master.server.restart()
+      })
+      for (const partition of bereft) fleet.bereftUntil.set(partition, Date.now())
+    },
+  },
+  failover: {
+    says: 'CLUSTER FAILOVER: the replica of a master takes over in order',
+    targets: A_MASTER,
+    ms: [500, 1_000],
+    weight: 3,
+    delaysRecovery: true,
+    strike: (fleet, target, forMs) =>
+      alone(fleet, async (cluster) => {
+        const { replicas } = await cluster.holders(prefixOf(fleet, target))
+        const client = replicas[0]?.client
+        if (!client) throw new Error('there is no replica')
+        await until(
+          async () => {
+            if ((await client.role())[0] === 'master') return true
+            await client.call('CLUSTER', 'FAILOVER')
+            // It is given up by itself after a while where the master did not wait.
+            await pause(forMs)
+            return false
+          },
+          { what: 'the replica being the master' },
+        )
+      }),
+  },
+  'slots-moved': {
+    says: 'the slot of a partition moved to another master key by key, and then to the next',
+    targets: A_MASTER,
+    ms: [200, 1_500],
+    weight: 4,
+    delaysRecovery: true,
+    strike: (fleet, target, forMs) =>
+      alone(fleet, async (cluster) => {
+        await cluster.moveSlotOf(prefixOf(fleet, target))
+        await pause(forMs)
+        await cluster.moveSlotOf(prefixOf(fleet, target))
+      }),
   },
 } as const satisfies Record<string, Fault>
 export type FaultName = keyof typeof FAULTS

@@ -4,17 +4,20 @@ import { appendFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { freePort } from '@jobs/provision'
 import { isStateError, Jobs } from '@jobs/state'
-import { startTestRedis, type TestRedis, until } from '@jobs/testkit'
+import { until } from '@jobs/testkit'
 import { INTERVAL_MS, KEEPER_LEASE_MS, LEASE_MS, type Payload, RETENTION_MS, tortureJob } from './job.ts'
 import { type Death, Member, type MemberOptions } from './member.ts'
 import { type Network, startNetwork } from './network.ts'
 import type { Plan } from './plan.ts'
+import type { Store } from './store.ts'
 
 export const WORKERS = ['worker-1', 'worker-2', 'worker-3'] as const
 export const REAPERS = ['reaper-1', 'reaper-2'] as const
 export const GATEWAYS = ['gateway-1', 'gateway-2'] as const
 export const ENQUEUERS = ['enqueuer-1', 'enqueuer-2'] as const
 export const WATCHERS = ['watcher-1', 'watcher-2'] as const
+/** Never ended, so that what they hold can be judged over the whole run; frozen and cut off they are. */
+export const SPARED: readonly string[] = ['gateway-2', 'reaper-2']
 
 /** Jobs that last as long as the run, at the head of the list that sweeps go through. */
 const SLEEPERS = 30
@@ -30,7 +33,7 @@ const MAINS = {
 } as const
 
 export interface Fleet {
-  readonly redis: TestRedis
+  readonly store: Store
   /** Straight to Redis, past every link. */
   readonly jobs: Jobs
   readonly network: Network
@@ -38,6 +41,8 @@ export interface Fleet {
   /** Jobs whose enqueue was confirmed, since the window began. */
   readonly accepted: Set<string>
   readonly sleepers: ReadonlySet<string>
+  /** Of partitions whose master was killed since the window began, when its replica stood in: what it lacks is gone. */
+  readonly bereftUntil: Map<number, number>
   readonly deaths: Death[]
   member(name: string): Member
   /** Backends enqueue. */
@@ -55,12 +60,15 @@ export interface Fleet {
 
 export const startFleet = async (
   plan: Plan,
+  store: Store,
   folder: string,
   violation: (check: number, says: string) => void,
 ): Promise<Fleet> => {
-  const redis = await startTestRedis({ appendonly: true })
   const network = startNetwork()
-  const jobs = new Jobs({ url: redis.url, namespace: NAMESPACE, deadlineMs: 20_000 })
+  const { redis, partitions } = store
+  // What a master alone has accepted may go with it.
+  const ack = redis ? 'memory' : 'replica'
+  const jobs = new Jobs({ url: store.url, namespace: NAMESPACE, partitions, ack, deadlineMs: 20_000 })
   const accepted = new Set<string>()
   const deaths: Death[] = []
   const members = new Map<string, Member>()
@@ -74,10 +82,12 @@ export const startFleet = async (
       if (n % WATCHERS.length === i || n % 7 === 0) members.get(name)?.say(`watch ${id}`)
   }
   const gatewayPorts = new Map<string, number>()
-  const linked = async (name: string) => `redis://127.0.0.1:${await network.link(name, redis.port)}`
+  const linked = async (name: string) =>
+    redis ? `redis://127.0.0.1:${await network.link(name, redis.port)}` : store.url
   const common = async (name: string) => ({
     REDIS_URL: await linked(name),
     JOBS_NAMESPACE: NAMESPACE,
+    JOBS_PARTITIONS: String(partitions),
     TORTURE_MUTANT: plan.mutant ?? '',
   })
   const add = (options: Pick<MemberOptions, 'name' | 'kind' | 'env' | 'ready'> & Partial<MemberOptions>) => {
@@ -152,6 +162,7 @@ export const startFleet = async (
         NAME: incarnation,
         NOTES: notes(name),
         SEED: String(plan.seed * 1_000 + i * 100 + n),
+        ACK: ack,
         GOING: going ? 'yes' : '',
       }),
       onLine: (line) => {
@@ -194,12 +205,13 @@ export const startFleet = async (
     await Promise.all(names.map((name) => member(name).start()))
 
   return {
-    redis,
+    store,
     jobs,
     network,
     members,
     accepted,
     sleepers,
+    bereftUntil: new Map(),
     deaths,
     member,
     go: () => {
@@ -223,10 +235,7 @@ export const startFleet = async (
     heal: async () => {
       network.heal()
       for (const each of members.values()) each.thaw()
-      await redis.thaw().catch(() => undefined)
-      if (!runs(redis.pid)) await redis.restart()
-      await redis.client().config('SET', 'maxmemory', '0')
-      await redis.client().call('CLIENT', 'UNPAUSE')
+      await store.heal()
       await until(
         async () => {
           const down = [...members.values()].filter(({ upSince }) => upSince === undefined)
@@ -253,20 +262,9 @@ export const startFleet = async (
         await Promise.all(names.map((name) => member(name).stop()))
       await jobs.close()
       await network.close()
-      await redis.stop()
     },
   }
 }
 
 /** The name of the link between a gateway and its clients. */
 export const clientsOf = (gateway: string): string => `${gateway}-clients`
-
-const runs = (pid: number | undefined): boolean => {
-  if (pid === undefined) return false
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
-  }
-}

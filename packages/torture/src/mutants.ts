@@ -38,20 +38,29 @@ const TIGHT: Patch = {
 }
 
 /**
- * Makes this process run the scripts of the torture's build from now on.
+ * The sources of the torture's build, by script.
  *
  * @param later as a release to come has them: two are deployed beside each other
  */
-export const useBuild = (mutant: MutantName | undefined, later: boolean): void => {
-  const all: Record<string, Script> = SCRIPTS
-  if (later)
-    for (const [name, { source }] of Object.entries(laterRelease().scripts))
-      (all[name] as Script).source = source
+export const buildOf = (mutant: MutantName | undefined, later: boolean): Map<string, string> => {
+  const scripts: Record<string, { source: string }> = later ? laterRelease().scripts : SCRIPTS
+  const build = new Map(Object.entries(scripts).map(([name, { source }]) => [name, source]))
   for (const { from, to } of [TIGHT, ...(mutant ? [MUTANTS[mutant]] : [])]) {
-    const those = Object.values(all).filter(({ source }) => source.includes(from))
+    const those = [...build].filter(([, source]) => source.includes(from))
     // The text was edited: the patch has to follow it.
     if (those.length === 0) throw new Error(`No script has ${JSON.stringify(from)}`)
-    for (const script of those) script.source = script.source.replace(from, () => to)
+    for (const [name, source] of those)
+      build.set(
+        name,
+        source.replace(from, () => to),
+      )
   }
-  for (const script of Object.values(all)) script.sha = createHash('sha1').update(script.source).digest('hex')
+  return build
+}
+
+/** Makes this process run the scripts of the torture's build from now on. */
+export const useBuild = (mutant: MutantName | undefined, later: boolean): void => {
+  const all: Record<string, Script> = SCRIPTS
+  for (const [name, source] of buildOf(mutant, later))
+    Object.assign(all[name] as Script, { source, sha: createHash('sha1').update(source).digest('hex') })
 }

@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { randomOf } from '../../state/test/random.ts'
 import { FAULT_NAMES, type FaultName, faultOf } from './faults.ts'
 import { MUTANT_NAMES } from './mutants.ts'
+import { MODES, type Mode } from './store.ts'
 
 const Step = z.object({
   window: z.int().min(0),
@@ -17,6 +18,8 @@ export type Step = z.infer<typeof Step>
 
 export const Plan = z.object({
   seed: z.int(),
+  /** What Redis is: one server, or a cluster. */
+  mode: z.enum(MODES).default('single'),
   /** Times of load, each of which ends healed, drained and checked. */
   windows: z.int().min(1),
   /** Milliseconds of load of each. */
@@ -34,24 +37,37 @@ const TAIL_MS = 4_500
 /** Milliseconds between the beginnings of two faults, at most; at least a sixth of it. */
 const GAP_MS = 1_400
 
-export const planOf = (seed: number, minutes: number, mutant?: Plan['mutant']): Plan => {
+export interface PlanOptions {
+  mode?: Mode
+  mutant?: Plan['mutant']
+}
+
+export const planOf = (
+  seed: number,
+  minutes: number,
+  { mode = 'single', mutant }: PlanOptions = {},
+): Plan => {
   const random = randomOf(seed)
   const windowMs = Math.min(WINDOW_MS, Math.max(5_000, Math.round(minutes * 60_000)))
   const windows = Math.max(1, Math.round((minutes * 60_000) / WHOLE_WINDOW_MS))
-  const bag = FAULT_NAMES.flatMap((name) => Array.from({ length: faultOf(name).weight }, () => name))
+  const names = FAULT_NAMES.filter((name) => faultOf(name).targets[mode].length > 0)
+  const bag = names.flatMap((name) => Array.from({ length: faultOf(name).weight }, () => name))
   const steps: Step[] = []
   for (let window = 0; window < windows; window++) {
     const busyUntil = new Map<string, number>()
     for (let at = 300; at < windowMs - TAIL_MS; at += Math.round(GAP_MS / 6) + random.below(GAP_MS)) {
       const fault = random.pick(bag)
       const { targets, ms } = faultOf(fault)
-      const target = random.pick(targets)
+      const target = random.pick(targets[mode])
       const forMs = ms[0] + random.below(ms[1] - ms[0] + 1)
       // Its own draws come first: what is left out changes nothing of what follows.
-      if ((busyUntil.get(target) ?? 0) > at) continue
-      busyUntil.set(target, at + forMs + 500)
+      if ((busyUntil.get(struckWith(target)) ?? 0) > at) continue
+      busyUntil.set(struckWith(target), at + forMs + 500)
       steps.push({ window, at, fault, target, forMs })
     }
   }
-  return { seed, windows, windowMs, ...(mutant ? { mutant } : {}), steps }
+  return { seed, mode, windows, windowMs, ...(mutant ? { mutant } : {}), steps }
 }
+
+/** What is under repair with it: of a cluster one master at a time. */
+const struckWith = (target: string): string => (target.startsWith('partition-') ? 'cluster' : target)

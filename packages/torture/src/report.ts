@@ -31,7 +31,7 @@ export const tableOf = (report: Report): string => {
   return [
     ...lines,
     '',
-    `seed ${plan.seed}${plan.mutant ? `, mutant ${plan.mutant}` : ''}: ${report.windows} of ${plan.windows} windows in ${(report.ms / 1_000).toFixed()} s`,
+    `seed ${plan.seed}, ${plan.mode}${plan.mutant ? `, mutant ${plan.mutant}` : ''}: ${report.windows} of ${plan.windows} windows in ${(report.ms / 1_000).toFixed()} s`,
     `${report.accepted} jobs accepted (${ended.join(', ')}), ${report.attempts} attempts, ${report.events} events, each job watched to its end`,
     `dead workers' jobs recovered: ${recoveries.length}, within ${percentile(recoveries, 0.5)} ms (median), ${percentile(recoveries, 1)} ms (most; promised ${RECOVERY_MS} ms on an idle machine); ${disturbed} more while Redis or a reaper was struck`,
     violations.length === 0 ? 'no promise was broken' : `${violations.length} VIOLATIONS`,

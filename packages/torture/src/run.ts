@@ -3,7 +3,7 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
-import { isTerminal, STATES } from '@jobs/state'
+import { isTerminal, partitionOf, STATES } from '@jobs/state'
 import { until } from '@jobs/testkit'
 import { checkInvariants } from '../../state/test/invariants.ts'
 import { type Disturbance, judge, type ToldNote, type Violation, type WorkerNote } from './checks.ts'
@@ -13,6 +13,7 @@ import { tortureJob } from './job.ts'
 import { type Leaks, watchLeaks } from './leaks.ts'
 import { type NotesReader, notesIn } from './notes.ts'
 import type { Plan, Step } from './plan.ts'
+import { startStore } from './store.ts'
 
 export interface Report {
   plan: Omit<Plan, 'steps'>
@@ -71,11 +72,12 @@ export const runPlan = async (
     ms: 0,
     latest: {},
   }
+  const store = await startStore(plan.mode)
   const began = performance.now()
   const violate = (check: number, says: string) => {
     if (report.violations.length < MAX_VIOLATIONS) report.violations.push({ check, says })
   }
-  const fleet = await startFleet(plan, folder, violate)
+  const fleet = await startFleet(plan, store, folder, violate)
   const startMs = performance.now() - began
   // Every time that is promised is meant for a machine that can keep it: on one that is busy all of them are longer.
   const busy = Math.max(1, startMs / QUIET_START_MS)
@@ -104,6 +106,7 @@ export const runPlan = async (
     await fleet.heal().catch(() => undefined)
   }
   await fleet.stop()
+  await store.stop()
   report.ms = Math.round(performance.now() - began)
   writeFileSync(join(folder, 'report.json'), `${JSON.stringify(report, null, 1)}\n`)
   if (report.violations.length === 0)
@@ -143,6 +146,7 @@ const runWindow = async (
     work: [...WORKERS, 'keeper'].flatMap((name) => notes.read<WorkerNote>(name)),
     watched: WATCHERS.flatMap((name) => notes.read<ToldNote>(name)).filter(({ does }) => does === 'told'),
     deaths: fleet.deaths,
+    bereftUntil: (job) => fleet.bereftUntil.get(partitionOf(job, fleet.jobs.partitions)),
     disturbances,
     // What held this process up held up the others.
     slackMs: SLACK_MS * busy + 4 * (lag.max / 1e6),
@@ -260,11 +264,12 @@ const removeEnded = async (fleet: Fleet, report: Report): Promise<void> => {
     }
   report.watched += fleet.accepted.size
   fleet.accepted.clear()
+  fleet.bereftUntil.clear()
 }
 
 /** The sleepers end, a few jobs expire, and no key is left that stands for a job. */
 const endAll = async (fleet: Fleet, violate: (check: number, says: string) => void): Promise<void> => {
-  const { jobs, redis } = fleet
+  const { jobs, store } = fleet
   fleet.wake()
   const payload = { deed: 'complete', steps: 2, stepMs: 10, deaf: false, logs: true } as const
   for (let n = 0; n < 5; n++)
@@ -281,12 +286,14 @@ const endAll = async (fleet: Fleet, violate: (check: number, says: string) => vo
   }
   // By name: keys of a partition that stay; lists of what has ended and counts of tags, which live as long as the retention.
   const stays =
-    /:(queues|stream|scheduled|deadlines|paused|sweep|layout|workers|worker:.*|work:.*|ended(:.*)?|tag:.*:states)$/
-  const client = redis.client()
-  const left = async () => (await client.keys('*')).filter((key) => !stays.test(key))
+    /:(queues|stream|scheduled|deadlines|paused|sweep|layout|confirmed|workers|worker:.*|work:.*|ended(:.*)?|tag:.*:states)$/
+  const left = async () => {
+    const all = await Promise.all((await store.masters()).map((client) => client.keys('*')))
+    return all.flat().filter((key) => !stays.test(key))
+  }
   await until(async () => (await left()).length === 0, { timeoutMs: 10_000 }).catch(async () => {
     for (const key of await left())
-      violate(4, `the key ${key} is left, with ${await client.pttl(key)} ms to live`)
+      violate(4, `the key ${key} is left, with ${await jobs.link.call('PTTL', key)} ms to live`)
   })
   for (const says of await checkInvariants(jobs, [])) violate(4, `at the very end, ${says}`)
 }

@@ -1,18 +1,22 @@
 // A backend of the fleet: enqueues by a seed, cancels now and then, and says which jobs were accepted. What was not
 // confirmed is asked for again under the same id, or left in doubt.
 import { createInterface } from 'node:readline'
-import { connectJobs, isStateError } from '@jobs/state'
+import { type Ack, connectJobs, isStateError } from '@jobs/state'
 import { randomOf } from '../../../state/test/random.ts'
 import { type Deed, type Payload, RETENTION_MS, tortureJob } from '../job.ts'
 import { started } from './notes.ts'
 
 const { REDIS_URL = '', JOBS_NAMESPACE = '', JOBS_PARTITIONS = '1', NAME = '', SEED = '0' } = process.env
+const { ACK = 'memory' } = process.env
 /** Jobs a second, about. */
 const RATE = 6
 const random = randomOf(Number(SEED))
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
-const options = { url: REDIS_URL, namespace: JOBS_NAMESPACE, partitions: Number(JOBS_PARTITIONS) }
+const options = {
+  ...{ url: REDIS_URL, namespace: JOBS_NAMESPACE, partitions: Number(JOBS_PARTITIONS) },
+  ack: ACK as Ack,
+}
 const jobs = await started(() => connectJobs(options))
 let going = process.env.GOING === 'yes'
 let stopping = false
