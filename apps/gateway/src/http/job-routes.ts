@@ -2,14 +2,14 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { ErrorCode } from '@jobs/protocol'
 import { Cursor, isStateError, JobId } from '@jobs/state'
-import type { Auth } from './auth.ts'
+import type { Auth } from '../auth/auth.ts'
+import type { Grant } from '../auth/grant.ts'
+import { snapshotText } from '../rooms/room.ts'
+import { type Rooms, RoomsFullError } from '../rooms/rooms.ts'
+import { errorOf } from '../sockets/subscriptions.ts'
+import { traced } from '../tracing.ts'
 import { EVENT_STREAM, EventStream, lastEventId } from './event-stream.ts'
-import type { Grant } from './grant.ts'
 import { bodyOf, isRefusal } from './refusal.ts'
-import { snapshotText } from './room.ts'
-import { type Rooms, RoomsFullError } from './rooms.ts'
-import { errorOf } from './subscriptions.ts'
-import { traced } from './tracing.ts'
 
 export interface JobRoute {
   job: string

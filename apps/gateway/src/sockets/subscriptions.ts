@@ -2,13 +2,13 @@
 // Redis, so WebSocket connections and event streams over HTTP share it.
 import type { ClientMessage, Detail, ErrorCode, ServerMessage } from '@jobs/protocol'
 import { isStateError } from '@jobs/state'
-import type { Grant } from './grant.ts'
-import { granted, type Tally } from './limits.ts'
-import type { Member } from './room.ts'
-import { type Rooms, RoomsFullError } from './rooms.ts'
-import type { TagMember } from './tag-room.ts'
-import type { Told } from './told.ts'
-import { traced } from './tracing.ts'
+import type { Grant } from '../auth/grant.ts'
+import { granted, type Tally } from '../limits.ts'
+import type { Member } from '../rooms/room.ts'
+import { type Rooms, RoomsFullError } from '../rooms/rooms.ts'
+import type { TagMember } from '../rooms/tag-room.ts'
+import type { Told } from '../rooms/told.ts'
+import { traced } from '../tracing.ts'
 
 /** Milliseconds that a client is asked to wait while Redis is away. */
 const RETRY_AFTER_MS = 1_000
