@@ -2,15 +2,18 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { findRedis, startRedis } from '@jobs/provision'
+import { findRedis, type RunningRedis, startRedis } from '@jobs/provision'
 import { Redis } from 'ioredis'
 
-/** Runs `use` with the URL of an empty Redis without persistence, which is gone afterwards. */
-export const withRedis = async <T>(use: (url: string) => Promise<T>): Promise<T> => {
+/** Runs `use` with an empty Redis, which is gone afterwards. Without `appendonly` nothing of it outlives the process. */
+export const withRedis = async <T>(
+  use: (url: string, server: RunningRedis) => Promise<T>,
+  { appendonly = false } = {},
+): Promise<T> => {
   const dir = await mkdtemp(join(tmpdir(), 'jobs-bench-'))
-  const server = await startRedis(await findRedis(), { dir })
+  const server = await startRedis(await findRedis(), { dir, appendonly })
   try {
-    return await use(server.url)
+    return await use(server.url, server)
   } finally {
     await server.stop()
     await rm(dir, { recursive: true, force: true })
@@ -30,6 +33,8 @@ export class Probe {
   private readonly client: Redis
   constructor(url: string) {
     this.client = new Redis(url)
+    // A bench may restart the server: the client connects again by itself.
+    this.client.on('error', () => undefined)
   }
 
   /** CPU of the server so far, in microseconds. */

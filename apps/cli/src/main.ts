@@ -106,7 +106,7 @@ const steered = async (jobs: Jobs, id: string, move: 'cancel' | 'rerun', json: b
   const outcome = await jobs[move](id)
   if (!outcome.ok) {
     if (outcome.reason === 'unknown_job') throw new Refused('UNKNOWN_JOB', `There is no job ${id}.`)
-    const verb = move === 'cancel' ? 'cancelled' : 'retried; only failed and cancelled jobs can be'
+    const verb = move === 'cancel' ? 'cancelled' : 'retried; only jobs that have ended can be'
     throw new Refused('ILLEGAL_MOVE', `The job ${id} is ${outcome.state}: it can't be ${verb}.`)
   }
   const job = await known(jobs, id)
@@ -193,7 +193,7 @@ program
 
 program
   .command('retry <id>')
-  .description('queue a failed or cancelled job again')
+  .description('queue a job that has ended again, a completed one too')
   .action((id: string) => run((jobs, json) => steered(jobs, id, 'rerun', json)))
 
 program

@@ -14,7 +14,7 @@ export const fractionOf = (progress: unknown): number | null => {
 
 const WIDTH = 30
 
-export const bar = (fraction: number): string => {
+const bar = (fraction: number): string => {
   const full = Math.round(fraction * WIDTH)
   return `${'█'.repeat(full)}${'░'.repeat(WIDTH - full)} ${String(Math.round(fraction * 100)).padStart(3)} %`
 }

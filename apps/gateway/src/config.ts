@@ -3,8 +3,8 @@ import { LIMITS_V1, TIMES_V1 } from '@jobs/protocol'
 import { commonConfig, flagSetting, portSetting } from '@jobs/service'
 import { TOKEN_ALGORITHMS, TOKEN_AUDIENCE, type TokenAlgorithm } from '@jobs/state'
 import { z } from 'zod'
-import { proxyList } from './address.ts'
-import { isLoopback, originOf } from './origin.ts'
+import { isLoopback, originOf } from './auth/origin.ts'
+import { proxyList } from './http/address.ts'
 
 const count = (least: number, most: number) => z.coerce.number().int().min(least).max(most)
 
@@ -79,6 +79,8 @@ export const GatewayConfig = z
     ...commonConfig,
     GATEWAY_HOST: z.string().default('127.0.0.1'),
     GATEWAY_PORT: portSetting.default(8_080),
+    /** Several gateways of one host listen to the same port; the system spreads connections over them (Linux). */
+    GATEWAY_REUSE_PORT: flagSetting,
     /** For /livez and /readyz; on the host of GATEWAY_OPS_HOST. */
     GATEWAY_OPS_PORT: portSetting.default(9_101),
     GATEWAY_OPS_HOST: z.string().default('127.0.0.1'),

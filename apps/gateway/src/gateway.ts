@@ -1,15 +1,16 @@
 // Puts the gateway together: public port, connections, rooms, tailer; and takes it apart in order.
-import { CLOSE } from '@jobs/protocol'
+import { CLOSE, TIMES_V1 } from '@jobs/protocol'
 import { listen } from '@jobs/service'
-import type { Auth } from './auth.ts'
-import { Connection } from './connection.ts'
-import type { EventStream } from './event-stream.ts'
-import { publicServer } from './http.ts'
-import { jobRoutes } from './job-routes.ts'
+import type { Auth } from './auth/auth.ts'
+import type { EventStream } from './http/event-stream.ts'
+import { publicServer } from './http/http.ts'
+import { jobRoutes } from './http/job-routes.ts'
 import type { Admission, KeptOut } from './limits.ts'
 import { countClose, counts } from './metrics.ts'
-import { Rooms } from './rooms.ts'
-import type { Tailer } from './tailer.ts'
+import { Rooms } from './rooms/rooms.ts'
+import type { Tailer } from './rooms/tailer.ts'
+import { Connection, type Host } from './sockets/connection.ts'
+import { Heartbeats } from './sockets/heartbeats.ts'
 
 /** Milliseconds that each connection adds to the time which a drain spreads its closes over: the others take 500/s. */
 const SPREAD_PER_CONNECTION_MS = 2
@@ -24,6 +25,8 @@ const TOLD_AT_ONCE = 500
 export interface GatewayOptions {
   host: string
   port: number
+  /** Whether other gateways may listen to the port too. */
+  reusePort: boolean
   /** Milliseconds between pings of a connection. */
   heartbeatMs: number
   auth: Auth
@@ -63,29 +66,28 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
     connections.delete(connection)
     if (draining && connections.size === 0) emptied()
   }
+  const host: Host = {
+    auth,
+    rooms,
+    heartbeats: new Heartbeats(options.heartbeatMs, Math.min(TIMES_V1.pong, options.heartbeatMs)),
+    onFault: onError,
+    onClosed: (connection, code) => {
+      countClose(code)
+      onClosed({ connection: connection.connection, address: connection.peer, code })
+      leave(connection)
+    },
+  }
   const open = publicServer({
     auth,
     tokenInQuery: options.tokenInQuery,
     admission,
-    onSocket: (socket, address, grant) => {
-      const connection = new Connection(socket, rooms, {
-        auth: options.auth,
-        grant,
-        peer: address,
-        heartbeatMs: options.heartbeatMs,
-        onFault: onError,
-      })
+    onSocket: (socket, peer, grant) => {
+      const connection = new Connection(socket, host, { grant, peer })
       connections.add(connection)
       counts.opened++
       if (toldAway) connection.say({ type: 'redis', available: false })
       // Its token was still being looked at when the drain began.
       if (draining) connection.close(CLOSE.draining)
-      socket.on('close', (code) => {
-        const closedWith = socket.closedWith ?? code
-        countClose(closedWith)
-        onClosed({ connection: connection.id, address, code: closedWith })
-        leave(connection)
-      })
     },
     onKeptOut,
     jobs: jobRoutes({
@@ -99,7 +101,7 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
       onError,
     }),
   })
-  const port = await listen(open.server, options.host, options.port)
+  const port = await listen(open.server, options.host, options.port, options.reusePort)
 
   const tellAll = async (available: boolean): Promise<void> => {
     let told = 0

@@ -1,8 +1,8 @@
 // The races of a room, each made to happen: the source answers when the test says so.
 import { type Continuation, eventOfMessage, type Snapshot } from '@jobs/state'
 import { expect, it, vi } from 'vitest'
-import { type Member, Room, type RoomSource } from '../src/room.ts'
-import { textOf } from '../src/told.ts'
+import { type Member, Room, type RoomSource } from '../src/rooms/room.ts'
+import { textOf } from '../src/rooms/told.ts'
 
 /** As a script publishes it. */
 const message = (seq: number, at: number, type = 'progress') =>
@@ -28,7 +28,8 @@ const setUp = () => {
   const snapshot = vi.fn<RoomSource['snapshot']>()
   const since = vi.fn<RoomSource['since']>()
   const later = vi.fn<RoomSource['later']>()
-  return { snapshot, since, later, room: new Room('j', { snapshot, since, later }) }
+  const isLast = vi.fn<RoomSource['isLast']>(async () => false)
+  return { snapshot, since, later, isLast, room: new Room('j', { snapshot, since, later, isLast }) }
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: tests look into messages freely.
@@ -282,4 +283,20 @@ it('serves a rush that comes one after the other by one read, and what was heard
   await room.join(later.member, undefined, undefined)
   expect(later.messages).toMatchObject([{ type: 'snapshot', seq: 100 }, { type: 'live' }])
   expect(since).not.toHaveBeenCalled()
+})
+
+it('reads nothing of a job that Redis has left alone, and tells what happens from then on', async () => {
+  const { room, since, isLast, messages } = await seated({ seq: 5, at: 50 })
+  isLast.mockResolvedValueOnce(true)
+  room.lost()
+  const recovered = room.recovered()
+  room.hear(message(6, 60))
+  await recovered
+  room.hear(message(7, 70))
+  expect(isLast).toHaveBeenCalledWith('j', '5-50')
+  expect(since).not.toHaveBeenCalled()
+  expect(messages.map(({ from, to }) => [from, to])).toEqual([
+    [6, 6],
+    [7, 7],
+  ])
 })

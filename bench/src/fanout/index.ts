@@ -1,5 +1,6 @@
 // Fan-out beside a bare ws server and Socket.IO: each measurement has a Redis and processes of its own; rounds alternate,
 // medians are compared.
+import { cpus } from 'node:os'
 import { setTimeout as pause } from 'node:timers/promises'
 import { type Figure, judged, median, type Row } from '../table.ts'
 import type { Kind, PeerName } from './load.ts'
@@ -11,6 +12,8 @@ const P99_MS = 200
 /** Seconds of each step of the search for the highest rate. */
 const STEP_SECONDS = 2
 const STEP = 1.15
+/** The search ends at this part of where it began. */
+const LEAST = 64
 
 const carried = ({ p99, lost, wrong, published, rate }: Load): boolean =>
   p99 <= P99_MS && lost === 0 && wrong === 0 && published >= 0.9 * rate
@@ -29,10 +32,12 @@ const saturation = async (
   }
   let rate = from
   let best = await step(rate)
-  while (!carried(best)) {
+  while (!carried(best) && rate > from / LEAST) {
     rate /= STEP
     best = await step(rate)
   }
+  // Carried by no rate: a figure that counts as none.
+  if (!carried(best)) return { ...best, deliveredPerSecond: 0, serverMicros: Number.NaN }
   for (;;) {
     rate *= STEP
     const next = await step(rate)
@@ -108,6 +113,80 @@ export const storm = (tell: Tell) =>
     return { seconds, reads }
   })
 
+/** Redis' CPU of an event of a hundred rooms, when these are watched only, and when 20,000 are. */
+export const grown = (tell: Tell) =>
+  withWorld('ours', 20_000, async (world) => {
+    const micros: number[] = []
+    // A process has descriptors for 20,000 sockets on few machines.
+    for (const [connections, roomsEach] of [[100, 1] as const, [9_950, 2] as const]) {
+      await world.dial(connections, { roomsEach })
+      await world.load(2_000, 1, 'log', { first: 100 })
+      const before = await world.probe.cpuMicros()
+      const load = await world.load(2_000, 5, 'log', { first: 100 })
+      micros.push(((await world.probe.cpuMicros()) - before) / load.delivered)
+      tell(`grown ours: ${shown(load)}, Redis ${micros.at(-1)?.toFixed(1)} µs`)
+    }
+    return (micros[1] as number) / (micros[0] as number)
+  })
+
+/** 20,000 rooms are watched when Redis restarts, with what it had: seconds until all have caught up, and what was lost. */
+export const restarted = (tell: Tell) =>
+  withWorld(
+    'ours',
+    20_000,
+    async (world) => {
+      await world.dial(10_000, { roomsEach: 2 })
+      const seconds = await world.restartRedis()
+      const { lost, wrong } = await world.load(10_000, 2, 'log', { first: 10_000 })
+      tell(`restarted ours: whole after ${seconds.toFixed(2)} s, ${lost} lost, ${wrong} wrong`)
+      return lost + wrong === 0 ? seconds : Number.NaN
+    },
+    { appendonly: true },
+  )
+
+/** Cores from which on a second gateway has one to itself, beside Redis, the publisher and the load client. */
+const SPARE_CORES = 4
+
+/** 4,000 watchers of a room each, of so many gateways on one port: delivered a second at saturation. */
+const sharing = (gateways: number, tell: Tell) =>
+  withWorld(
+    'ours',
+    4_000,
+    async (world) => {
+      for (let more = 1; more < gateways; more++) await world.addServer()
+      await world.dial(4_000)
+      const top = await saturation(world, BEGIN.ours.many, 'log', (load) =>
+        tell(`sharing ${gateways}: ${shown(load)}`),
+      )
+      return top.deliveredPerSecond
+    },
+    { shared: true },
+  )
+
+/** Seconds of a steady stream to clients that come and go, and its messages a second. */
+const UNSTEADY = { seconds: 14, rate: 1_000, clients: 100 }
+
+/** 100 clients with a room each, each dropped for two seconds again and again; or the server killed in the middle. */
+export const unsteady = (trouble: 'drops' | 'kill') => (peer: PeerName, tell: Tell) =>
+  withWorld(
+    peer,
+    UNSTEADY.clients,
+    async (world) => {
+      await world.dial(UNSTEADY.clients)
+      // So that each has a position to come back with.
+      await world.load(UNSTEADY.rate, 1, 'log')
+      const { seconds, rate } = UNSTEADY
+      const during = () =>
+        trouble === 'drops'
+          ? world.dropAtRandom(seconds - 1)
+          : pause((seconds * 1e3) / 2).then(() => world.replaceServer())
+      const { lost, twice, wrong, delivered } = await world.load(rate, seconds, 'log', { during })
+      tell(`${trouble} ${peer}: ${delivered} delivered, ${lost} lost, ${twice} twice, ${wrong} wrong`)
+      return lost + twice
+    },
+    { recovery: true },
+  )
+
 /** Each round measures every peer, one after the other, so that what else the machine does meets all alike. */
 const alternate = async <T>(
   rounds: number,
@@ -127,6 +206,12 @@ export const fanout = async (rounds: number, tell: Tell): Promise<Row[]> => {
   const crowd = await alternate(rounds, all, hot, tell)
   const quiet = await alternate(Math.ceil(rounds / 3), all, idle, tell)
   const storms = [await storm(tell)]
+  const growth = await grown(tell)
+  const whole = await restarted(tell)
+  const reliable = ['ours', 'socketio'] as const
+  const dropped = await alternate(1, reliable, unsteady('drops'), tell)
+  const killed = await alternate(1, reliable, unsteady('kill'), tell)
+  const [one, two] = cpus().length < SPARE_CORES ? [] : [await sharing(1, tell), await sharing(2, tell)]
 
   /** The row that is judged, beside the floor; and one beside Socket.IO, which is to be beaten. */
   const beside = <T>(
@@ -147,6 +232,19 @@ export const fanout = async (rounds: number, tell: Tell): Promise<Row[]> => {
   const alone = (figure: string, unit: string, ours: number, target: Figure['target']): Row =>
     judged({ figure, unit, ours, peer: null, target })
   const ours = <T>(seen: Record<PeerName, T[]>, of: (measured: T) => number) => median(seen.ours.map(of))
+  const reliability = (figure: string, seen: Record<PeerName, number[]>): Row[] => {
+    const [mine, theirs] = [median(seen.ours), median(seen.socketio)]
+    return [
+      alone(`lost or twice of ${UNSTEADY.seconds * UNSTEADY.rate}, ${figure}`, '', mine, { atMost: 0 }),
+      judged({
+        figure: '  beside Socket.IO, recovery on',
+        unit: '',
+        ours: mine,
+        peer: theirs,
+        target: { atMost: 1 },
+      }),
+    ]
+  }
 
   return [
     ...beside(rooms, 'many rooms, delivered at saturation', '/s', (m) => m.top.deliveredPerSecond, {
@@ -189,5 +287,20 @@ export const fanout = async (rounds: number, tell: Tell): Promise<Row[]> => {
       atMost: 5,
     }),
     alone('reads of Redis for that', '', median(storms.map((m) => m.reads)), { atMost: 1 }),
+    alone('Redis CPU an event at 20,000 watched rooms, over that at 100', '×', growth, { atMost: 1.15 }),
+    alone('20,000 rooms whole again after Redis answers', 's', whole, { atMost: 2 }),
+    ...reliability('clients dropped at random', dropped),
+    ...reliability('server killed', killed),
+    ...(one && two
+      ? [
+          judged({
+            figure: 'two gateways on a port, beside one',
+            unit: '/s',
+            ours: two,
+            peer: one,
+            target: { atLeast: 1.6 },
+          }),
+        ]
+      : []),
   ]
 }

@@ -44,6 +44,8 @@ export interface Dial {
   url: string
   rooms: string[]
   connections: number
+  /** Of ours: rooms that each watches; only in the first of them may anything happen. */
+  roomsEach: number
   /** Dials under way at a time. */
   atOnce: number
   /** Comes back with the cursor it had. */
@@ -60,8 +62,10 @@ export interface Seen {
   delivered: number
   /** Of these: told by number only. */
   folded: number
-  /** Missing, twice or out of order. */
+  /** Places at which something was missing, came twice or out of order. */
   wrong: number
+  /** Messages that came again. */
+  twice: number
   /** Milliseconds from before the publication to the load client. */
   p50: number
   p99: number

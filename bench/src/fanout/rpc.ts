@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url'
 export interface Remote {
   readonly pid: number
   call<T>(command: string, args?: object): Promise<T>
+  kill(): Promise<void>
   stop(): Promise<void>
 }
 
@@ -31,6 +32,10 @@ export const startRemote = (file: URL, args: string[] = []): Remote => {
         })
         child.send({ command, args } as Serializable)
       }),
+    kill: () => {
+      child.kill('SIGKILL')
+      return gone
+    },
     stop: async () => {
       if (child.connected) child.disconnect()
       const late = setTimeout(() => child.kill('SIGKILL'), 5_000)

@@ -13,6 +13,8 @@ const io = new Server(http, {
   serveClient: false,
   perMessageDeflate: false,
   httpCompression: false,
+  // For the drops only: it costs something.
+  ...(process.argv[4] === 'recovery' ? { connectionStateRecovery: {} } : {}),
   adapter: createAdapter(new Redis(process.argv[2] as string), { onlyPlaintext: true }),
 })
 io.engine.on('connection', (raw: { request: unknown }) => {
@@ -24,6 +26,6 @@ io.on('connection', (socket) => {
     joined()
   })
 })
-await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve))
+await new Promise<void>((resolve) => http.listen(Number(process.argv[3] ?? 0), '127.0.0.1', resolve))
 
 serveRemote({ port: () => ({ port: (http.address() as AddressInfo).port }) })

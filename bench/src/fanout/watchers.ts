@@ -1,6 +1,7 @@
 // The load client: thousands of sockets that read WebSocket frames by hand, so that it costs little beside what it
 // measures. It checks of every connection that each number comes once and in order.
 import { connect, type Socket } from 'node:net'
+import { setTimeout as pause } from 'node:timers/promises'
 import { type Dial, type Dialled, micros, type PeerName, type Seen } from './load.ts'
 import { serveRemote } from './rpc.ts'
 
@@ -9,12 +10,17 @@ const peer = process.argv[2] as PeerName
 interface Watcher {
   socket: Socket
   room: string
+  /** As it is written in a list of strings. */
+  alsoWatches: string
   open: boolean
   /** Bytes of a frame that has not come whole. */
   rest: Buffer | undefined
   seq: number
   cursor: string
+  /** Of a Socket.IO server that lets clients come back: what they come back with. */
+  session: string
   live: () => void
+  isLive: boolean
 }
 
 const watchers: Watcher[] = []
@@ -22,7 +28,7 @@ const watchers: Watcher[] = []
 /** Latencies by a twentieth of a millisecond, up to two seconds. */
 const SLOT_MICROS = 50
 const slots = new Uint32Array(40_000)
-let seen = { delivered: 0, folded: 0, wrong: 0, from: 0, to: 0 }
+let seen = { delivered: 0, folded: 0, wrong: 0, twice: 0, from: 0, to: 0 }
 let now = 0
 
 const measure = (text: string, at: number): number => {
@@ -45,7 +51,8 @@ const takePlain = (watcher: Watcher, text: string, head: number): void => {
   if (at < 0) return
   const seq = Number(text.slice(head, at))
   if (watcher.seq !== 0 && seq !== watcher.seq + 1) seen.wrong++
-  watcher.seq = seq
+  if (seq <= watcher.seq) seen.twice++
+  watcher.seq = Math.max(watcher.seq, seq)
   measure(text, at)
   arrived(1)
 }
@@ -77,8 +84,9 @@ const takeOurs = (watcher: Watcher, text: string): void => {
   let at = text.indexOf(FROM)
   if (at < 0) {
     if (text.includes('"type":"welcome"')) {
-      const cursor = watcher.cursor ? `,"cursor":"${watcher.cursor}"` : ''
-      send(watcher, `{"type":"subscribe","job":"${watcher.room}"${cursor}}`)
+      const { room, cursor, alsoWatches } = watcher
+      send(watcher, `{"type":"subscribe","job":"${room}"${cursor ? `,"cursor":"${cursor}"` : ''}}`)
+      if (alsoWatches) send(watcher, `{"type":"subscribe","jobs":[${alsoWatches}]}`)
     }
     const snapshot = text.indexOf('"type":"snapshot"')
     if (snapshot >= 0) {
@@ -94,7 +102,8 @@ const takeOurs = (watcher: Watcher, text: string): void => {
     const to = text.indexOf(TO, at)
     const last = numberAt(text, to + TO.length)
     if (first !== watcher.seq + 1) seen.wrong++
-    watcher.seq = last
+    seen.twice += Math.max(0, Math.min(last, watcher.seq) - first + 1)
+    watcher.seq = Math.max(watcher.seq, last)
     const next = text.indexOf(FROM, to)
     const end = next < 0 ? text.length : next
     let items = 0
@@ -118,10 +127,19 @@ const takers: Record<PeerName, (watcher: Watcher, text: string) => void> = {
   ours: takeOurs,
   bare: (watcher, text) => (text === 'joined' ? watcher.live() : takePlain(watcher, text, 0)),
   socketio: (watcher, text) => {
-    if (text.startsWith('42["m","')) takePlain(watcher, text, 8)
-    else if (text.startsWith('0')) send(watcher, '40')
-    else if (text.startsWith('40')) send(watcher, `420["join","${watcher.room}"]`)
-    else if (text.startsWith('430')) watcher.live()
+    if (text.startsWith('42["m","')) {
+      takePlain(watcher, text, 8)
+      // The position stands behind what was sent.
+      if (watcher.session) watcher.cursor = text.slice(text.lastIndexOf('"', text.length - 3) + 1, -2)
+    } else if (text.startsWith('0')) {
+      const { session, cursor } = watcher
+      send(watcher, session ? `40{"pid":"${session}","offset":"${cursor}"}` : '40')
+    } else if (text.startsWith('40')) {
+      const { pid = '' } = JSON.parse(text.slice(2)) as { pid?: string }
+      if (pid && pid === watcher.session) watcher.live()
+      else send(watcher, `420["join","${watcher.room}"]`)
+      watcher.session = pid
+    } else if (text.startsWith('430')) watcher.live()
     else if (text === '2') send(watcher, '3')
   },
 }
@@ -177,9 +195,12 @@ const dialOne = (watcher: Watcher, { hostname, port }: URL): Promise<void> =>
   new Promise((resolve, reject) => {
     const socket = connect(Number(port), hostname)
     watcher.socket = socket
-    watcher.open = false
+    watcher.open = watcher.isLive = false
     watcher.rest = undefined
-    watcher.live = resolve
+    watcher.live = () => {
+      watcher.isLive = true
+      resolve()
+    }
     socket.setNoDelay(true)
     socket.write(
       `GET ${PATHS[peer]} HTTP/1.1\r\nHost: ${hostname}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n` +
@@ -188,10 +209,28 @@ const dialOne = (watcher: Watcher, { hostname, port }: URL): Promise<void> =>
     )
     socket.on('data', (chunk) => receive(watcher, chunk))
     socket.on('error', reject)
-    socket.on('close', () => reject(new Error('a socket was closed')))
+    socket.on('close', () => {
+      reject(new Error('a socket was closed'))
+      if (watcher.isLive && returning) void comeBack(watcher, returning)
+    })
   })
 
-const dial = async ({ url, rooms, connections, atOnce, resume }: Dial): Promise<Dialled> => {
+/** Where, and after how many milliseconds, connections that end come back. */
+let returning: { url: string; afterMs: number } | undefined
+
+const comeBack = async (watcher: Watcher, { url, afterMs }: { url: string; afterMs: number }) => {
+  await pause(afterMs)
+  const at = new URL(url)
+  while (
+    !(await dialOne(watcher, at).then(
+      () => true,
+      () => false,
+    ))
+  )
+    await pause(100 + 200 * Math.random())
+}
+
+const dial = async ({ url, rooms, connections, roomsEach, atOnce, resume }: Dial): Promise<Dialled> => {
   const at = new URL(url)
   const from = performance.now()
   const dialling: Watcher[] = resume
@@ -199,10 +238,16 @@ const dial = async ({ url, rooms, connections, atOnce, resume }: Dial): Promise<
     : Array.from({ length: connections }, (_, i) => ({
         socket: undefined as unknown as Socket,
         room: rooms[(watchers.length + i) % rooms.length] as string,
+        alsoWatches: Array.from(
+          { length: roomsEach - 1 },
+          (_, more) => `"${rooms[(watchers.length + i + (more + 1) * connections) % rooms.length]}"`,
+        ).join(),
         open: false,
         rest: undefined,
         seq: 0,
         cursor: '',
+        session: '',
+        isLive: false,
         live: () => undefined,
       }))
   if (!resume) watchers.push(...dialling)
@@ -231,10 +276,24 @@ serveRemote({
   dial,
   reset: () => {
     slots.fill(0)
-    seen = { delivered: 0, folded: 0, wrong: 0, from: 0, to: 0 }
+    seen = { delivered: 0, folded: 0, wrong: 0, twice: 0, from: 0, to: 0 }
   },
   count: () => ({ delivered: seen.delivered }),
   report,
+  returnAfter: (options: { url: string; afterMs: number }) => {
+    returning = options
+  },
+  dropAtRandom: ({ seconds, downMs }: { seconds: number; downMs: number }) => {
+    const until = performance.now() + seconds * 1e3
+    for (const watcher of watchers) {
+      const drop = () => {
+        if (performance.now() > until) return
+        watcher.socket.destroy()
+        setTimeout(drop, downMs + 500 + 3_000 * Math.random())
+      }
+      setTimeout(drop, 3_000 * Math.random())
+    }
+  },
   hangUp: () => {
     for (const { socket } of watchers) {
       socket.removeAllListeners('close')

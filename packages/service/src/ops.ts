@@ -51,12 +51,16 @@ export const serveOps = async (
   return { port: await listen(server, host, port), close: () => closeServer(server) }
 }
 
-/** Listens and returns the real port. Rejects with the system's error when the address is taken. */
-export const listen = (server: Server, host: string, port: number): Promise<number> =>
+/**
+ * Listens and returns the real port. Rejects with the system's error when the address is taken.
+ *
+ * @param reusePort several processes may listen to it; the system spreads connections over them
+ */
+export const listen = (server: Server, host: string, port: number, reusePort = false): Promise<number> =>
   new Promise((resolve, reject) => {
     server.once('error', reject)
     // As many as the system lets wait to be accepted: the clients of a gateway that died come together.
-    server.listen({ port, host, backlog: 4_096 }, () => {
+    server.listen({ port, host, reusePort, backlog: 4_096 }, () => {
       server.off('error', reject)
       resolve((server.address() as AddressInfo).port)
     })

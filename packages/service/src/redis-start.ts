@@ -2,7 +2,7 @@
 import type { Logger } from 'pino'
 
 /** Milliseconds a process tries to reach Redis at its start before it exits. */
-export const START_LIMIT_MS = 30_000
+const START_LIMIT_MS = 30_000
 
 interface Connectable {
   readonly address: string

@@ -74,10 +74,10 @@ local function set_place(job, place)
   call('HSET', job.key, 'place', place)
 end
 
--- Puts the entry into somebody's hands, given out or not: who runs the job beats for it, else a sweep finds it.
+-- Puts the entry into somebody's hands, given out or not: of who runs the job, or of the reaper where nobody has its fence.
 -- Where it is the next one to be given out, it has been.
 local function hold(job, work)
-  local holder = job.worker ~= '' and job.worker or 'reaper'
+  local holder = job.worker ~= '' and not find(job.fence, '%-$') and job.worker or 'reaper'
   local last = call('XINFO', 'GROUPS', work)[1][8]
   local next = call('XRANGE', work, '(' .. last, '+', 'COUNT', 1)[1]
   if next and next[1] == job.place then last = job.place end
@@ -141,7 +141,8 @@ local function check_deadline(job, createdAt)
   local wanted
   if job.state == 'PROCESSING' then
     local startedAt, leaseMs = run_of(job)
-    wanted = options.timeoutMs and startedAt + options.timeoutMs + leaseMs
+    local limit = math.min(options.timeoutMs or math.huge, options.stallMs or math.huge)
+    wanted = limit < math.huge and startedAt + limit + leaseMs
   elseif RANGES[job.state] < FIRST_ENDED and options.ttlMs and job.attempt == '0' and not was_rerun(job) then
     wanted = (tonumber(createdAt or '') or NOW) + options.ttlMs
   end

@@ -6,7 +6,7 @@ import type { TokenOptions } from './tokens.ts'
 
 export interface ConnectOptions extends LinkOptions {
   namespace: string
-  /** Fixed for a namespace once it has jobs. */
+  /** Fixed for a namespace once it has jobs; default: 1. */
   partitions?: number
   /** How far a job must have got before its enqueue counts as accepted, unless the enqueue says; default: memory. */
   ack?: Ack

@@ -7,9 +7,9 @@ import { watchMaster } from './sentinel.ts'
 export interface LinkOptions {
   /** `redis://…`, `redis+cluster://…` or `redis+sentinel://…`: see `parseAddress`. */
   url: string
-  /** Milliseconds after which a call settles, retries included. */
+  /** Milliseconds after which a call settles, retries included; default: 10,000. */
   deadlineMs?: number
-  /** Milliseconds without an answer after which a connection counts as dead and is replaced. */
+  /** Milliseconds without an answer after which a connection counts as dead and is replaced; default: 3,000. */
   commandTimeoutMs?: number
   /** Told of each lost or refused connection, for logs; the link goes on trying. */
   onTrouble?: (error: StateError) => void
@@ -26,7 +26,7 @@ const SENTINEL_MS = 1_000
 
 const backoff = (times: number) => Math.min(50 * 2 ** Math.min(times, 5), 1_000) * (0.5 + Math.random() / 2)
 
-/** Connection settings of `design.md`: nothing is sent twice behind our back, nothing waits without a bound. */
+/** How every connection is made: nothing is sent twice behind our back, nothing waits without a bound. */
 export const profile = (options: LinkOptions) =>
   ({
     lazyConnect: true,

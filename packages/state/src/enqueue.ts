@@ -34,9 +34,9 @@ const EnqueueOptions = z
     tags: z.array(Label).max(LIMITS.tagsPerJob).optional(),
     /** Whose job it is: to list by, and for the gateway to decide who may watch. */
     owner: Label.optional(),
-    /** Runs that may end in an error before the job has FAILED. */
+    /** Runs that may end in an error before the job has FAILED; default: 3. */
     maxAttempts: z.int().min(1).max(1_000).optional(),
-    /** Workers that may die under the job and it still runs again; one more and it has FAILED as CRASHED. */
+    /** Workers that may die under the job and it still runs again; one more and it has FAILED as CRASHED; default: 3. */
     maxCrashes: z.int().min(0).max(1_000).optional(),
     /** The wait before the next attempt after an error. */
     backoff: Backoff.optional(),
@@ -53,7 +53,7 @@ const EnqueueOptions = z
     leaseMs: ms(200, 3_600_000).optional(),
     /** Milliseconds it may wait for its first attempt; then it has FAILED as EXPIRED. */
     ttlMs: ms(1).optional(),
-    /** Milliseconds that the ended job stays readable. */
+    /** Milliseconds that the ended job stays readable; default: a day. */
     retentionMs: ms(1_000).default(DEFAULTS.retentionMs),
     /** Trace context, handed to the handler (W3C traceparent). */
     trace: z.string().max(512).optional(),

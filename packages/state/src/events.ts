@@ -141,29 +141,50 @@ export const stateChanges = async (link: RedisLink, keys: Keys, id: string): Pro
 export const readSnapshot = async (link: RedisLink, keys: Keys, id: string): Promise<Snapshot | null> =>
   snapshotOf(id, await link.call('HGETALL', keys.job(id)))
 
-const liveReads = (keys: Keys, id: string): Command[] => [
-  ['HGETALL', keys.job(id)],
-  ['PEXPIRETIME', keys.heartbeat(id)],
-  ['TIME'],
-]
-
-/** The same, with its worker's lease as it is at this moment. */
-export const readLive = async (link: RedisLink, keys: Keys, id: string): Promise<Live | null> => {
-  const [hash, heartbeat, time] = await link.atomic(liveReads(keys, id))
-  return liveOf(id, hash, Number(heartbeat), msOfTime(time))
+/** A job to be read, and from where on its events are wanted too: at most `count` of them. */
+export interface LiveRead {
+  id: string
+  after?: { cursor: string; count: number }
 }
 
-/** As `readSince`, with its worker's lease. */
-export const readLiveSince = async (
+/**
+ * Jobs of one partition, each with its worker's lease and the events that were asked for, all read at one moment. Null
+ * where there is no such job.
+ */
+export const readLive = async (
   link: RedisLink,
   keys: Keys,
-  id: string,
-  cursor: string,
-  count: number,
-): Promise<Continuation<Live> | null> => {
-  const reads = [...liveReads(keys, id), readsAfter(keys, id, cursor, count)]
-  const [hash, heartbeat, time, entries] = await link.atomic(reads)
-  return continued(liveOf(id, hash, Number(heartbeat), msOfTime(time)), entries, cursor, count)
+  reads: readonly LiveRead[],
+): Promise<(Continuation<Live> | null)[]> => {
+  const commands: Command[] = []
+  for (const { id, after } of reads) {
+    commands.push(['HGETALL', keys.job(id)], ['PEXPIRETIME', keys.heartbeat(id)])
+    if (after) commands.push(readsAfter(keys, id, after.cursor, after.count))
+  }
+  commands.push(['TIME'])
+  const replies = await link.atomic(commands)
+  const now = msOfTime(replies.pop())
+  const rest = replies.values()
+  const next = () => rest.next().value
+  return reads.map(({ id, after }) => {
+    const [hash, heartbeat, entries] = [next(), next(), after && next()]
+    const live = liveOf(id, hash, Number(heartbeat), now)
+    if (after) return continued(live, entries, after.cursor, after.count)
+    return live && { snapshot: live, events: [], more: false, gap: null }
+  })
+}
+
+/** Of jobs of one partition: whether each still ends with the event at its cursor. */
+export const readWhetherLast = async (
+  link: RedisLink,
+  keys: Keys,
+  places: readonly { id: string; cursor: string }[],
+): Promise<boolean[]> => {
+  const replies = await link.batch(places.map(({ id, cursor }) => readsAfter(keys, id, cursor, 0)))
+  return replies.map((reply, i) => {
+    const entries = (reply ?? []) as [string, unknown][]
+    return entries.length === 1 && entries[0]?.[0] === places[i]?.cursor
+  })
 }
 
 /** Wakes whoever waits for news of one job. */

@@ -15,10 +15,11 @@ export {
   type Continuation,
   eventOfMessage,
   type Gap,
+  type LiveRead,
   readLive,
-  readLiveSince,
   readSince,
   readSnapshot,
+  readWhetherLast,
   type StoredEvent,
 } from './events.ts'
 export type { Explanation } from './explain.ts'

@@ -45,7 +45,7 @@ const PAYLOAD_ENTRY = '0-2'
 /**
  * Connects to the jobs of one namespace.
  *
- * @throws StateError REDIS_UNAVAILABLE (with the address), UNSAFE_REDIS, LAYOUT_MISMATCH, INVALID_NAMESPACE
+ * @throws StateError REDIS_UNAVAILABLE (with the address), UNSAFE_REDIS, LAYOUT_MISMATCH, INVALID_NAMESPACE, INVALID_OPTIONS
  */
 export const connectJobs = async (options: ConnectOptions): Promise<Jobs> => {
   const jobs = new Jobs(options)
@@ -63,6 +63,10 @@ export const connectJobs = async (options: ConnectOptions): Promise<Jobs> => {
 const warn = ({ code, says, fix }: Finding) =>
   process.emitWarning(`${says} ${fix}`, { type: 'JobsWarning', code })
 
+/**
+ * The jobs of a namespace. What takes an id throws INVALID_JOB_ID, what takes a name INVALID_JOB_NAME, and all of it REDIS_…
+ * when Redis has not answered by the deadline.
+ */
 export class Jobs {
   readonly namespace: string
   readonly partitions: number
@@ -334,7 +338,10 @@ export class Jobs {
     await this.transitions.resume(validName(name))
   }
 
-  /** Cancels every waiting job of one name, or of all; what runs goes on. Answers how many it cancelled. */
+  /**
+   * Cancels every waiting job of one name, or of all; what ran before goes on. Answers how many it cancelled, or asked to
+   * stop since they were claimed meanwhile.
+   */
   async drain(name?: string): Promise<number> {
     if (name !== undefined) validName(name)
     let cancelled = 0

@@ -20,7 +20,7 @@ const MOST_VAIN = 7
 export type Entry = [id: string, entry: string]
 
 /** `name` for normal priority, `name:high` and `name:low` for the others. */
-export const streamsOf = (name: string): string[] => PRIORITIES.map((priority) => queueName(name, priority))
+const streamsOf = (name: string): string[] => PRIORITIES.map((priority) => queueName(name, priority))
 
 export class QueueReader {
   /** Whether `next` only tells that there is something to take. */

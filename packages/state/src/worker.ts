@@ -31,9 +31,9 @@ const WorkerOptions = z.strictObject({
     .regex(/^[A-Za-z0-9._~-]{1,128}$/)
     .refine((id) => id !== REAPER, 'reapers go by this name')
     .optional(),
-  /** Milliseconds without a heartbeat after which a job counts as orphaned; a job may have its own. */
+  /** Milliseconds without a heartbeat after which a job counts as orphaned; a job may have its own. Default: 5,000. */
   leaseMs: z.number().int().min(200).max(3_600_000).default(DEFAULTS.leaseMs),
-  /** Milliseconds between heartbeats; at most a third of the lease, so that one may get lost. */
+  /** Milliseconds between heartbeats; at most a third of the lease, so that one may get lost; default: a 3.5th. */
   heartbeatMs: z.number().int().min(50).optional(),
   /**
    * Milliseconds for which a blocked event loop keeps its jobs: a thread beats for it. Work that is long and synchronous

@@ -9,8 +9,8 @@ import {
   type Probe,
   type RedisLink,
   readLive,
-  readLiveSince,
   readRevocations,
+  readWhetherLast,
   Subscriber,
   Worker,
   type WorkerAbout,
@@ -276,7 +276,8 @@ const watch = async (hand: Hands, { gateway, ops }: Processes, processing: Grant
   const { id } = processing
   const keys = hand.keysFor(id)
   const first = hand.keys[0] as typeof keys
-  await readLive(gateway.link, keys, id)
+  await readLive(gateway.link, keys, [{ id }])
+  await readWhetherLast(gateway.link, keys, [{ id, cursor: '1-1' }])
   const heard: string[] = []
   const { link } = gateway
   const probed: unknown[] = []
@@ -298,7 +299,7 @@ const watch = async (hand: Hands, { gateway, ops }: Processes, processing: Grant
   await until(() => subscriber.alive)
   await ops.revoke({ subject: 'ann' })
   await readRevocations(gateway.link, first)
-  await readLiveSince(gateway.link, keys, id, '0-0', 100)
+  await readLive(gateway.link, keys, [{ id, after: { cursor: '0-0', count: 100 } }])
   await hand.progress(processing, 1, '1')
   await until(() => heard.length === 2, { what: 'the revocation and the event on their channels' })
   await until(() => probed.length > 0, { what: 'a probe' })

@@ -255,6 +255,15 @@ const CASES: Case[] = [
     },
   },
   {
+    what: 'an attempt whose silence nobody would end',
+    code: 'deadline_missing',
+    make: async () => {
+      const { id } = await running({ stallMs: 60_000 })
+      await redis('DEL', keys().deadlines)
+      return id
+    },
+  },
+  {
     what: 'a wait whose time nobody would end',
     code: 'deadline_missing',
     make: async () => {
@@ -605,6 +614,25 @@ const CASES: Case[] = [
     check: async () => expect(await redis('HGET', keys().layout, 'partitions')).toBe('1'),
   },
 ]
+
+it('finds nothing wrong with jobs of every option, waiting, running and ended', async () => {
+  const all = {
+    ...TAGS,
+    timeoutMs: 60_000,
+    stallMs: 50_000,
+    leaseMs: 20_000,
+    ttlMs: 60_000,
+    retentionMs: 60_000,
+  }
+  for (const options of [all, { ...all, timeoutMs: undefined }, { ...all, stallMs: undefined }, {}]) {
+    await ended({ ...options, key: JSON.stringify(options) })
+    const held = await running(options)
+    await h.jobs.transitions.heartbeat(held)
+    await inQueue(options)
+    await inQueue({ ...options, delayMs: 60_000 })
+  }
+  expect((await examine(h.jobs)).damages).toEqual([])
+})
 
 describe('what is mended', () => {
   it.each(CASES)('$code: $what', async ({ code, make, also = [], check, lossy }) => {

@@ -1,4 +1,4 @@
-// The one driver of every load test: workers, ghosts that claim and vanish, reapers, producers and meddlers, all at once
+// The driver of load on one Redis (load.ts is that of failovers): workers, ghosts that claim and vanish, reapers, producers and meddlers, all at once
 // and by one seed, with a fault of the caller's among them. At the end all is drained and every invariant judged.
 import { randomBytes } from 'node:crypto'
 import {

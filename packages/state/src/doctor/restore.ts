@@ -1,5 +1,5 @@
 // A job made again of its history: the fold of its events is the specification of its hash, so it may stand in for one that
-// was lost. What no event tells is lost: checkpoint, time limits, retention, backoff, rate key.
+// was lost. What no event tells is lost: checkpoint, time limits, lease, retention, backoff, rate key.
 import { eventOfMessage } from '../events.ts'
 import type { Keys } from '../keys.ts'
 import { fieldsOf, nowOf, runOf, snapshotOf } from '../record.ts'

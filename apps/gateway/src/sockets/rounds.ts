@@ -7,8 +7,11 @@
 const SLICE = 500
 /** Milliseconds that a round waits for the last one's sake, at most: with the round itself, what a watcher may wait. */
 const MAX_REST_MS = 50
-/** Rests below this are none: timers count in milliseconds. */
-const MIN_REST_MS = 2
+/**
+ * Rests below this are none: in a round of that length few sockets get more than one message, so that a rest would make
+ * watchers wait and save no write.
+ */
+const MIN_REST_MS = 8
 /** Milliseconds between looks at the sockets that lag behind. */
 const LOOK_MS = 20
 /** When the bound is crossed, those with the most are cut until this share of it is held. */

@@ -3,13 +3,14 @@ import { createServer, type IncomingMessage, type Server } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { SUBPROTOCOL } from '@jobs/protocol'
-import { WebSocket, WebSocketServer } from 'ws'
-import { type Auth, tokenInQuery } from './auth.ts'
+import { WebSocketServer } from 'ws'
+import { type Auth, tokenInQuery } from '../auth/auth.ts'
+import type { Grant } from '../auth/grant.ts'
+import { type Admission, granted, type KeptOut } from '../limits.ts'
+import { bump, counts } from '../metrics.ts'
 import { allowOrigin, answerPreflight, isPreflight } from './cors.ts'
-import type { Grant } from './grant.ts'
 import { type JobRoutes, jobRouteOf } from './job-routes.ts'
-import { type Admission, granted, type KeptOut } from './limits.ts'
-import { bump, counts } from './metrics.ts'
+import { PublicSocket } from './public-socket.ts'
 import { bodyOf, isRefusal, type Refusal, reasonOf, refuse } from './refusal.ts'
 
 const PATH = '/v1/ws'
@@ -22,16 +23,6 @@ export interface PublicServer {
   readonly server: Server
   /** From now on: 503 to everybody. */
   drain(): void
-}
-
-/** A socket that remembers what it was closed with: after a cut the event tells 1006 only. */
-export class PublicSocket extends WebSocket {
-  closedWith: number | undefined
-
-  override close(code?: number, reason?: string | Buffer): void {
-    this.closedWith ??= code
-    super.close(code, reason)
-  }
 }
 
 const KEPT_OUT: Record<KeptOut, Refusal> = {
@@ -167,10 +158,14 @@ export const publicServer = (options: PublicServerOptions): PublicServer => {
       if (socket.destroyed) return
       if (isRefusal(grant)) refuse(socket, grant)
       else if (draining) refuse(socket, DRAINING)
-      else
+      else {
+        // What greets it goes out in one write with the answer.
+        socket.cork()
         sockets.handleUpgrade(request, socket, head, (accepted) =>
           onSocket(accepted as PublicSocket, address, grant),
         )
+        socket.uncork()
+      }
     })
   })
 

@@ -1,13 +1,14 @@
 // What one client watches: which jobs and tags, read how many at a time, and how each subscription ends. It knows neither sockets nor
 // Redis, so WebSocket connections and event streams over HTTP share it.
-import type { ClientMessage, ErrorCode, ServerMessage } from '@jobs/protocol'
+import type { ClientMessage, Detail, ErrorCode, ServerMessage } from '@jobs/protocol'
 import { isStateError } from '@jobs/state'
-import type { Grant } from './grant.ts'
-import { granted, type Tally } from './limits.ts'
-import type { Member } from './room.ts'
-import { type Rooms, RoomsFullError } from './rooms.ts'
-import type { TagMember } from './tag-room.ts'
-import type { Told } from './told.ts'
+import type { Grant } from '../auth/grant.ts'
+import { granted, type Tally } from '../limits.ts'
+import type { Member } from '../rooms/room.ts'
+import { type Rooms, RoomsFullError } from '../rooms/rooms.ts'
+import type { TagMember } from '../rooms/tag-room.ts'
+import type { Told } from '../rooms/told.ts'
+import { traced } from '../tracing.ts'
 
 /** Milliseconds that a client is asked to wait while Redis is away. */
 const RETRY_AFTER_MS = 1_000
@@ -38,14 +39,37 @@ export interface Client {
   fault(error: unknown): void
 }
 
+/** One watched job. */
+class Watch implements Member {
+  readonly job: string
+  readonly detail: Detail
+  seat: Member['seat']
+  private readonly subscriptions: Subscriptions
+
+  constructor(subscriptions: Subscriptions, job: string, detail: Detail) {
+    this.subscriptions = subscriptions
+    this.job = job
+    this.detail = detail
+  }
+
+  say(message: string | Told, asked?: boolean): void {
+    this.subscriptions.client.push(message, asked)
+  }
+
+  left(): void {
+    this.subscriptions.left(this)
+  }
+}
+
 export class Subscriptions {
-  private readonly client: Client
+  readonly client: Client
   private readonly rooms: Rooms
-  private readonly watched = new Map<string, Member>()
+  private readonly watched = new Map<string, Watch>()
+  // Most clients watch one job and no tag: the others are made when they are needed.
   /** Watched jobs that have not been read yet. */
-  private readonly unread = new Map<string, { member: Member; asked: Subscribe }>()
-  private readonly tags = new Map<string, TagMember>()
-  private readonly unreadTags = new Map<string, { member: TagMember; id: string | undefined }>()
+  private unread: Map<string, { member: Watch; asked: Subscribe }> | undefined
+  private tags: Map<string, TagMember> | undefined
+  private unreadTags: Map<string, { member: TagMember; id: string | undefined }> | undefined
   private reading = 0
 
   constructor(client: Client, rooms: Rooms) {
@@ -66,19 +90,19 @@ export class Subscriptions {
       return
     }
     if (!this.admits({ id, job })) return
-    const member: Member = {
-      detail,
-      say: (message, direct) => this.client.push(message, direct),
-      left: () => {
-        if (this.watched.get(job) === member) this.drop(job)
-      },
-    }
+    const member = new Watch(this, job, detail)
     this.watched.set(job, member)
+    this.unread ??= new Map()
     this.unread.set(job, { member, asked })
   }
 
+  /** The room has nothing more for it. */
+  left(member: Watch): void {
+    if (this.watched.get(member.job) === member) this.drop(member.job)
+  }
+
   private watchTag(tag: string, id: string | undefined): void {
-    if (this.tags.has(tag)) {
+    if (this.tags?.has(tag)) {
       this.error('already_subscribed', 'This connection watches that tag already.', { id, tag })
       return
     }
@@ -90,12 +114,14 @@ export class Subscriptions {
       },
       say: (message, asked) => client.push(message, asked),
     }
+    this.tags ??= new Map()
     this.tags.set(tag, member)
+    this.unreadTags ??= new Map()
     this.unreadTags.set(tag, { member, id })
   }
 
   private admits(about: About): boolean {
-    if (this.watched.size + this.tags.size >= granted.subscriptions) {
+    if (this.watched.size + (this.tags?.size ?? 0) >= granted.subscriptions) {
       const most = `A connection watches at most ${granted.subscriptions} jobs and tags.`
       this.error('limit_exceeded', most, about)
       return false
@@ -108,40 +134,41 @@ export class Subscriptions {
 
   private drop(job: string): void {
     this.watched.delete(job)
-    this.unread.delete(job)
+    this.unread?.delete(job)
     this.client.shares.giveBack(this.client.grant.subject)
   }
 
   private dropTag(tag: string): void {
-    this.tags.delete(tag)
-    this.unreadTags.delete(tag)
+    this.tags?.delete(tag)
+    this.unreadTags?.delete(tag)
     this.client.shares.giveBack(this.client.grant.subject)
   }
 
   /** Reads watched jobs and tags while the client takes what it asked for; tells what was held back meanwhile. */
   readOn(): void {
-    for (const [tag, member] of this.tags) this.rooms.tags.catchUp(tag, member)
-    for (const [tag, { member, id }] of this.unreadTags) {
+    for (const [tag, member] of this.tags ?? []) this.rooms.tags.catchUp(tag, member)
+    for (const [tag, { member, id }] of this.unreadTags ?? []) {
       if (this.reading >= READS_AT_ONCE || !this.client.hasRoom) return
-      this.unreadTags.delete(tag)
+      this.unreadTags?.delete(tag)
       this.reading++
       void this.joinTag(tag, member, id).finally(() => {
         this.reading--
         this.readOn()
       })
     }
-    for (const [job, { member, asked }] of this.unread) {
+    for (const [job, { member, asked }] of this.unread ?? []) {
       if (this.reading >= READS_AT_ONCE || !this.client.hasRoom) return
-      this.unread.delete(job)
+      this.unread?.delete(job)
       this.reading++
       void this.join(job, member, asked).finally(() => {
         this.reading--
         this.readOn()
       })
     }
+    this.unreadTags = this.unread = undefined
   }
 
-  private async join(job: string, member: Member, { cursor, id }: Subscribe): Promise<void> {
+  private async join(job: string, member: Watch, { cursor, id }: Subscribe): Promise<void> {
     // Whoever left meanwhile was told so already.
     const leave = () => {
       const watches = this.watched.get(job) === member
@@ -152,7 +179,8 @@ export class Subscriptions {
       // What is not for this client is not looked for: neither answer nor time tells whether it is there.
       const allowed = this.client.grant.mayWatchJob(job)
       if (!allowed) this.client.refused({ job })
-      const exists = allowed && (await this.rooms.join(job, member, cursor, id))
+      const exists =
+        allowed && (await traced('watch', { job }, () => this.rooms.join(job, member, cursor, id)))
       // The same words for a job that is unknown and one that is not for this client.
       if (!exists && leave())
         this.error('not_found', 'There is no such job, or it is not for you to watch.', { id, job })
@@ -163,7 +191,7 @@ export class Subscriptions {
 
   private async joinTag(tag: string, member: TagMember, id: string | undefined): Promise<void> {
     const leave = () => {
-      const watches = this.tags.get(tag) === member
+      const watches = this.tags?.get(tag) === member
       if (watches) this.dropTag(tag)
       return watches
     }
@@ -175,7 +203,7 @@ export class Subscriptions {
     try {
       await this.rooms.tags.join(tag, member, id)
       // It was let go meanwhile.
-      if (this.tags.get(tag) !== member) this.rooms.tags.leave(tag, member)
+      if (this.tags?.get(tag) !== member) this.rooms.tags.leave(tag, member)
     } catch (error) {
       this.failed(error, leave(), { id, tag })
     }
@@ -211,7 +239,7 @@ export class Subscriptions {
   }
 
   private unwatchTag(tag: string, id: string | undefined): void {
-    const member = this.tags.get(tag)
+    const member = this.tags?.get(tag)
     if (!member) {
       this.error('not_found', 'This connection does not watch that tag.', { id, tag })
       return
@@ -229,7 +257,7 @@ export class Subscriptions {
       this.rooms.leave(job, member)
       this.say({ type: 'unsubscribed', job, code: 'not_found' })
     }
-    for (const [tag, member] of this.tags) {
+    for (const [tag, member] of this.tags ?? []) {
       if (this.client.grant.mayWatchTag(tag)) continue
       this.dropTag(tag)
       this.rooms.tags.leave(tag, member)
@@ -243,7 +271,7 @@ export class Subscriptions {
       this.drop(job)
       this.rooms.leave(job, member)
     }
-    for (const [tag, member] of this.tags) {
+    for (const [tag, member] of this.tags ?? []) {
       this.dropTag(tag)
       this.rooms.tags.leave(tag, member)
     }

@@ -3,9 +3,9 @@
 // nothing twice.
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Close, ServerMessage } from '@jobs/protocol'
-import { Frames, Outbox } from './outbox.ts'
-import type { Member } from './room.ts'
-import type { Rooms } from './rooms.ts'
+import type { Member } from '../rooms/room.ts'
+import type { Rooms } from '../rooms/rooms.ts'
+import { Frames, Outbox } from '../sockets/outbox.ts'
 
 /** Milliseconds after which a reader comes back. */
 const RETRY_MS = 2_000
@@ -45,12 +45,8 @@ export class EventStream {
       _socket: { write: (event: Buffer) => response.write(event) },
     } as const
     // Its reader does not take what it asked for; it resumes from the last event that it got.
-    this.outbox = new Outbox(
-      socket,
-      () => response.destroy(),
-      () => undefined,
-      { frames: events },
-    )
+    const owner = { slow: () => response.destroy(), drained: () => undefined }
+    this.outbox = new Outbox(socket, owner, { frames: events })
     response.on('close', () => {
       clearInterval(this.heartbeat)
       this.outbox.stop()

@@ -1,26 +1,33 @@
 // The Redis side: listens to the channels of watched jobs, and reads jobs and streams. Knows no sockets.
 import { randomBytes } from 'node:crypto'
 import {
+  type Continuation,
   isStateError,
   type Keys,
   keysOf,
   type LinkOptions,
+  type Live,
+  type LiveRead,
   partitionOf,
   RedisLink,
   readLive,
-  readLiveSince,
   readRevocations,
   readTagCounts,
+  readWhetherLast,
   Subscriber,
 } from '@jobs/state'
-import { lag } from './metrics.ts'
+import { lag } from '../metrics.ts'
 import { ReadGate } from './read-gate.ts'
+import { Reads } from './reads.ts'
 import type { RoomSource } from './room.ts'
 import type { TagPart } from './tag-room.ts'
 import type { TagChannels } from './tag-rooms.ts'
 
-/** Rooms read at the same time after Redis came back. */
-const READS_AT_ONCE = 64
+/** Rooms looked at at the same time after Redis came back. */
+const READS_AT_ONCE = 256
+/** Jobs read by one call; and positions compared, which is little of each. */
+const JOBS_A_CALL = 16
+const PLACES_A_CALL = 128
 /** Milliseconds until rooms that could not be read are tried again. */
 const RETRY_MS = 500
 /** Milliseconds of silence after which a room is checked, and how many rooms are at most, each second. */
@@ -55,6 +62,8 @@ export class Tailer implements RoomSource, TagChannels {
   private readonly gate = new ReadGate()
   private readonly subscriber: Subscriber
   private readonly all: Keys[]
+  private readonly jobs: Reads<LiveRead, Continuation<Live> | null>[]
+  private readonly places: Reads<{ id: string; cursor: string }, boolean>[]
   private readonly onError: (error: unknown) => void
   private readonly watched = new Map<string, Watched>()
   /** Rooms that may have missed events and have not read their stream since. */
@@ -74,6 +83,11 @@ export class Tailer implements RoomSource, TagChannels {
       keysOf(options.namespace, partition),
     )
     this.link = new RedisLink({ ...options, deadlineMs: 3_000 })
+    const { link } = this
+    this.jobs = this.all.map((keys) => new Reads(JOBS_A_CALL, (jobs) => readLive(link, keys, jobs)))
+    this.places = this.all.map(
+      (keys) => new Reads(PLACES_A_CALL, (places) => readWhetherLast(link, keys, places)),
+    )
     const listener = randomBytes(9).toString('base64url')
     const probe = {
       channels: this.all.map((keys) => keys.probe(listener)),
@@ -118,12 +132,18 @@ export class Tailer implements RoomSource, TagChannels {
     await this.link.connect()
   }
 
-  snapshot(job: string) {
-    return this.gate.pass(() => readLive(this.link, this.keys(job), job))
+  async snapshot(job: string): Promise<Live | null> {
+    return (await this.read({ id: job }))?.snapshot ?? null
   }
 
-  since(job: string, cursor: string, count: number) {
-    return this.gate.pass(() => readLiveSince(this.link, this.keys(job), job, cursor, count))
+  since(job: string, cursor: string, count: number): Promise<Continuation<Live> | null> {
+    return this.read({ id: job, after: { cursor, count } })
+  }
+
+  /** Whether nothing has happened since the event at the cursor, which is still there. */
+  isLast(job: string, cursor: string): Promise<boolean> {
+    const places = this.places[this.partition(job)] as Reads<{ id: string; cursor: string }, boolean>
+    return this.gate.pass(() => places.read({ id: job, cursor }))
   }
 
   get partitions(): number {
@@ -278,6 +298,15 @@ export class Tailer implements RoomSource, TagChannels {
   }
 
   private keys(job: string): Keys {
-    return this.all[partitionOf(job, this.all.length)] as Keys
+    return this.all[this.partition(job)] as Keys
+  }
+
+  private partition(job: string): number {
+    return partitionOf(job, this.all.length)
+  }
+
+  private read(read: LiveRead): Promise<Continuation<Live> | null> {
+    const jobs = this.jobs[this.partition(read.id)] as Reads<LiveRead, Continuation<Live> | null>
+    return this.gate.pass(() => jobs.read(read))
   }
 }

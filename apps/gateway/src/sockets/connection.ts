@@ -1,39 +1,52 @@
 // One socket: what a client says, what it is answered. Knows rooms only by name, and nothing of Redis.
-import { randomBytes } from 'node:crypto'
-import { CLOSE, ClientMessage, type Close, EchoId, type ServerMessage, TIMES_V1 } from '@jobs/protocol'
+import { randomUUID } from 'node:crypto'
+import { CLOSE, ClientMessage, type Close, EchoId, type ServerMessage } from '@jobs/protocol'
 import type { RawData, WebSocket } from 'ws'
 import type { z } from 'zod'
-import type { Auth } from './auth.ts'
-import { Credentials } from './credentials.ts'
-import { type Grant, NOTHING } from './grant.ts'
-import { granted } from './limits.ts'
-import { Outbox } from './outbox.ts'
-import type { Rooms } from './rooms.ts'
-import { echo, errorOf, Subscriptions } from './subscriptions.ts'
+import type { Auth } from '../auth/auth.ts'
+import { Credentials, type Holder } from '../auth/credentials.ts'
+import { type Grant, NOTHING } from '../auth/grant.ts'
+import type { PublicSocket } from '../http/public-socket.ts'
+import { granted, type Tally } from '../limits.ts'
+import type { Rooms } from '../rooms/rooms.ts'
+import type { Told } from '../rooms/told.ts'
+import type { Beating, Heartbeats } from './heartbeats.ts'
+import { Outbox, type Owner } from './outbox.ts'
+import { type Client, echo, errorOf, Subscriptions } from './subscriptions.ts'
 
 /** Milliseconds that a client is asked to wait which sends too many messages. */
 const SLOW_DOWN_MS = 1_000
 
-export interface ConnectionOptions {
+/** What all connections of a gateway share. */
+export interface Host {
   auth: Auth
+  rooms: Rooms
+  heartbeats: Heartbeats
+  onFault: (error: unknown) => void
+  /** @param code that its socket was closed with */
+  onClosed: (connection: Connection, code: number) => void
+}
+
+export interface Accepted {
   /** Of the handshake; without one the client is yet to send its token. */
   grant: Grant | undefined
   /** The client's address, for the audit log. */
   peer: string
-  heartbeatMs: number
-  onFault: (error: unknown) => void
 }
 
-export class Connection {
-  readonly id = randomBytes(9).toString('base64url')
-  private readonly socket: WebSocket
+/**
+ * There are thousands: what listens to its socket, and what its parts call, are methods, since a closure for each would keep
+ * some 100 bytes.
+ */
+export class Connection implements Holder, Client, Owner, Beating {
+  readonly connection = randomUUID()
+  readonly peer: string
+  private readonly host: Host
+  private readonly socket: PublicSocket
   private readonly outbox: Outbox
   private readonly subscriptions: Subscriptions
   private readonly credentials: Credentials
-  private readonly heartbeatMs: number
-  private readonly heartbeat: NodeJS.Timeout
-  private readonly pongMs: number
-  private pong: NodeJS.Timeout | undefined
+  private readonly part: number
   private errors = 0
   private greeted = false
   /** Messages that came while a token was being judged. */
@@ -41,73 +54,33 @@ export class Connection {
   private tokens = granted.commandBurst
   private tokensAt = performance.now()
 
-  constructor(socket: WebSocket, rooms: Rooms, options: ConnectionOptions) {
-    const { auth, grant, peer, heartbeatMs, onFault } = options
+  constructor(socket: PublicSocket, host: Host, { grant, peer }: Accepted) {
     this.socket = socket
-    this.heartbeatMs = heartbeatMs
-    this.pongMs = Math.min(TIMES_V1.pong, heartbeatMs)
-    const outbox = new Outbox(
-      socket,
-      () => this.cut(CLOSE.slowConsumer),
-      () => this.subscriptions.readOn(),
-    )
-    this.outbox = outbox
-    const holder = {
-      connection: this.id,
-      peer,
-      say: (message: ServerMessage) => this.say(message),
-      close: (why: Close) => this.close(why),
-      regranted: () => this.subscriptions.narrow(),
-    }
-    const credentials = new Credentials(auth, holder, grant)
-    this.credentials = credentials
-    this.subscriptions = new Subscriptions(
-      {
-        get grant() {
-          return credentials.grant ?? NOTHING
-        },
-        shares: auth.shares.subscriptions,
-        refused: (what) =>
-          auth.audit({
-            what: 'job' in what ? 'job' : 'tag',
-            reason: 'not granted',
-            connection: this.id,
-            subject: credentials.grant?.subject,
-            peer,
-            ...what,
-          }),
-        get hasRoom() {
-          return outbox.hasRoom
-        },
-        push: (message, asked) => outbox.push(message, asked),
-        fault: onFault,
-      },
-      rooms,
-    )
-    socket.on('message', (data, binary) => this.receive(data, binary))
-    // Answered by ws, and paid for like any other message.
-    socket.on('ping', () => this.takeToken())
-    socket.on('pong', () => {
-      clearTimeout(this.pong)
-      this.pong = undefined
-    })
-    // Violations of the WebSocket protocol: ws closes the socket with the right code by itself.
-    socket.on('error', () => undefined)
-    socket.on('close', () => this.closed())
-    this.heartbeat = setInterval(() => this.beat(), heartbeatMs)
-    if (credentials.grant) this.welcome()
+    this.host = host
+    this.peer = peer
+    this.outbox = new Outbox(socket, this)
+    this.credentials = new Credentials(host.auth, this, grant)
+    this.subscriptions = new Subscriptions(this, host.rooms)
+    socket.connection = this
+    socket.on('message', onMessage)
+    socket.on('ping', onPing)
+    socket.on('pong', onPong)
+    socket.on('error', onError)
+    socket.on('close', onClose)
+    this.part = host.heartbeats.add(this)
+    if (this.credentials.grant) this.outbox.greet(JSON.stringify(this.welcome))
   }
 
-  private welcome(): void {
+  private get welcome(): ServerMessage {
     const expiresAt = this.credentials.grant?.expiresAt
-    this.say({
+    return {
       type: 'welcome',
-      connection: this.id,
-      heartbeatMs: this.heartbeatMs,
+      connection: this.connection,
+      heartbeatMs: this.host.heartbeats.periodMs,
       limits: granted,
       time: Date.now(),
       ...(expiresAt === undefined ? {} : { expiresAt }),
-    })
+    }
   }
 
   /** Bytes that the client has not taken yet. */
@@ -130,23 +103,79 @@ export class Connection {
     this.socket.terminate()
   }
 
-  private closed(): void {
-    clearInterval(this.heartbeat)
-    clearTimeout(this.pong)
+  get grant(): Grant {
+    return this.credentials.grant ?? NOTHING
+  }
+
+  get shares(): Tally {
+    return this.host.auth.shares.subscriptions
+  }
+
+  get hasRoom(): boolean {
+    return this.outbox.hasRoom
+  }
+
+  push(message: string | Told, asked?: boolean): void {
+    this.outbox.push(message, asked)
+  }
+
+  refused(what: { job: string } | { tag: string }): void {
+    this.host.auth.audit({
+      what: 'job' in what ? 'job' : 'tag',
+      reason: 'not granted',
+      connection: this.connection,
+      subject: this.credentials.grant?.subject,
+      peer: this.peer,
+      ...what,
+    })
+  }
+
+  fault(error: unknown): void {
+    this.host.onFault(error)
+  }
+
+  regranted(): void {
+    this.subscriptions.narrow()
+  }
+
+  slow(): void {
+    this.cut(CLOSE.slowConsumer)
+  }
+
+  drained(): void {
+    this.subscriptions.readOn()
+  }
+
+  silent(): void {
+    this.cut(CLOSE.noPong)
+  }
+
+  pinged(): void {
+    // Answered by ws, and paid for like any other message.
+    this.takeToken()
+  }
+
+  ponged(): void {
+    this.host.heartbeats.answered(this)
+  }
+
+  closed(code: number): void {
+    this.host.heartbeats.remove(this, this.part)
     this.outbox.stop()
     this.credentials.end()
     this.subscriptions.end()
+    this.host.onClosed(this, code)
   }
 
-  private beat(): void {
+  beat(): void {
     if (this.socket.readyState !== this.socket.OPEN) return
     this.socket.ping()
-    this.pong ??= setTimeout(() => this.cut(CLOSE.noPong), this.pongMs)
+    this.host.heartbeats.ask(this)
     // Pages can't see control frames.
     this.say({ type: 'heartbeat' })
   }
 
-  private receive(data: RawData, binary: boolean): void {
+  receive(data: RawData, binary: boolean): void {
     if (this.socket.readyState !== this.socket.OPEN) return
     if (binary) {
       this.socket.close(1003, 'text frames only')
@@ -224,7 +253,7 @@ export class Connection {
     this.greeted = true
     if (grant || token === undefined) return
     const welcomed = this.credentials.present(token).then((accepted) => {
-      if (accepted) this.welcome()
+      if (accepted) this.say(this.welcome)
     })
     void this.hold(welcomed)
   }
@@ -276,6 +305,27 @@ export class Connection {
       )
     return false
   }
+}
+
+const of = (socket: WebSocket) => (socket as PublicSocket).connection as Connection
+
+function onMessage(this: WebSocket, data: RawData, binary: boolean): void {
+  of(this).receive(data, binary)
+}
+
+function onPing(this: WebSocket): void {
+  of(this).pinged()
+}
+
+function onPong(this: WebSocket): void {
+  of(this).ponged()
+}
+
+/** Violations of the WebSocket protocol: ws closes the socket with the right code by itself. */
+const onError = () => undefined
+
+function onClose(this: WebSocket, code: number): void {
+  of(this).closed((this as PublicSocket).closedWith ?? code)
 }
 
 const reasonOf = (error: z.ZodError): string => {

@@ -2,9 +2,9 @@
 // from the stream before it tells on. It knows neither Redis nor sockets: this is where the two meet.
 import type { Detail, ResetReason } from '@jobs/protocol'
 import { type Continuation, eventOfMessage, isTerminal, msOf, type Snapshot, seqOf } from '@jobs/state'
-import { granted } from './limits.ts'
-import { bump, counts } from './metrics.ts'
-import { rounds } from './rounds.ts'
+import { granted } from '../limits.ts'
+import { bump, counts } from '../metrics.ts'
+import { rounds } from '../sockets/rounds.ts'
 import { bytesOf, type Item, type Told, withoutStaleProgress } from './told.ts'
 
 /** A watcher, as the room sees it. */
@@ -14,18 +14,24 @@ export interface Member {
   say(message: string | Told, asked?: boolean): void
   /** The room has nothing more for it. */
   left(): void
+  /** The room's own: where it is told from. */
+  seat?: Seat | undefined
 }
 
 /** Where a room reads from: the job at one moment, with the events after a cursor. */
 export interface RoomSource {
   snapshot(job: string): Promise<Snapshot | null>
   since(job: string, cursor: string, count: number): Promise<Continuation | null>
+  /** Whether nothing has happened since the event at the cursor, which is still there: the cheaper question. */
+  isLast(job: string, cursor: string): Promise<boolean>
   /** A read failed: calls `recovered` until it succeeds. */
   later(room: Room, error: unknown): void
 }
 
 interface Seat {
   member: Member
+  /** Its place among the seats. */
+  at: number
   /** The last event told, or left out of what was told. */
   seq: number
   cursor: string
@@ -34,6 +40,9 @@ interface Seat {
   /** Echoed in the direct answers of the subscribe. */
   id: string | undefined
 }
+
+/** What was made for one who wants this detail serves the next. */
+type Shared = Partial<Record<Detail, Told>>
 
 /** Events kept to fill in watchers that read the job a moment ago. */
 const KEPT = 64
@@ -59,9 +68,10 @@ const json = JSON.stringify
 export class Room {
   readonly job: string
   private readonly source: RoomSource
-  private readonly seats = new Map<Member, Seat>()
-  private readonly joining = new Set<Member>()
-  private readonly reads = new Map<string, Promise<Continuation | null>>()
+  // A gateway has many rooms, most with one watcher: what is seldom there is made when it is needed.
+  private readonly seats: Seat[] = []
+  private joining: Set<Member> | undefined
+  private reads: Map<string, Promise<Continuation | null>> | undefined
   /** What was heard while somebody read, or since the read that is kept; contiguous. */
   private recent: Item[] = []
   /** The last read of a rush, which serves those who come to the same position as long as `recent` leads on from it. */
@@ -87,11 +97,11 @@ export class Room {
   }
 
   get empty(): boolean {
-    return this.seats.size === 0 && this.joining.size === 0
+    return this.watchers === 0
   }
 
   get watchers(): number {
-    return this.seats.size + this.joining.size
+    return this.seats.length + (this.joining?.size ?? 0)
   }
 
   /** Milliseconds since the room last knew where the job stands. */
@@ -101,17 +111,42 @@ export class Room {
 
   /** Keeps a place, so that the room stays open while its channel is being subscribed. */
   expect(member: Member): void {
+    this.joining ??= new Set()
     this.joining.add(member)
   }
 
   leave(member: Member): void {
-    this.seats.delete(member)
+    this.unseat(member)
     this.left(member)
   }
 
   private left(member: Member): void {
-    this.joining.delete(member)
-    if (this.joining.size === 0 && this.channel === 'live' && !this.kept) this.recent = []
+    this.joining?.delete(member)
+    if (this.joining?.size === 0) this.joining = undefined
+    if (!this.joining && this.channel === 'live' && !this.kept) this.recent = []
+  }
+
+  private seat(
+    member: Member,
+    { seq, cursor }: { seq: number; cursor: string },
+    id: string | undefined,
+  ): Seat {
+    this.unseat(member)
+    const seat = { member, at: this.seats.length, seq, cursor, from: seq + 1, id }
+    this.seats.push(seat)
+    member.seat = seat
+    return seat
+  }
+
+  /** The last seat moves to its place: who goes through all of them and may unseat one begins at the end. */
+  private unseat(member: Member): void {
+    const { seat } = member
+    if (!seat) return
+    member.seat = undefined
+    const last = this.seats.pop() as Seat
+    if (last === seat) return
+    last.at = seat.at
+    this.seats[seat.at] = last
   }
 
   /**
@@ -122,9 +157,9 @@ export class Room {
     const { epoch } = this
     try {
       // It may leave, or its socket may close, at any await.
-      if (!this.joining.has(member)) return true
+      if (!this.joining?.has(member)) return true
       const read = await this.read(cursor)
-      if (!this.joining.has(member)) return true
+      if (!this.joining?.has(member)) return true
       if (!read) return false
       const seat =
         cursor === undefined ? this.present(member, read.snapshot, id) : this.place(member, cursor, read, id)
@@ -150,7 +185,7 @@ export class Room {
       counts.coalesced++
       return this.kept.read
     }
-    let read = this.reads.get(key)
+    let read = this.reads?.get(key)
     if (read) {
       const shared = await read
       // What was not there when another asked may be there by now; a read begun since then will tell.
@@ -158,11 +193,15 @@ export class Room {
         counts.coalesced++
         return shared
       }
-      read = this.reads.get(key)
+      read = this.reads?.get(key)
     }
     if (!read) {
       const { epoch } = this
-      read = this.readAlone(cursor).finally(() => this.reads.delete(key))
+      read = this.readAlone(cursor).finally(() => {
+        this.reads?.delete(key)
+        if (this.reads?.size === 0) this.reads = undefined
+      })
+      this.reads ??= new Map()
       this.reads.set(key, read)
       const answer = await read
       if (answer && !answer.gap && this.channel === 'live' && epoch === this.epoch && this.watchers >= rush)
@@ -193,9 +232,8 @@ export class Room {
   ): Seat | undefined {
     const reason = resetReason(read)
     if (reason) return this.reset(member, reason, read.snapshot, id)
-    const seat = seatOf(member, { cursor, seq: seqOf(cursor) }, id)
-    this.seats.set(member, seat)
-    this.tell(seat, read.events, { asked: true })
+    const seat = this.seat(member, { cursor, seq: seqOf(cursor) }, id)
+    this.tell(seat, read.events, undefined, true)
     return this.goLive(seat, read.snapshot)
   }
 
@@ -206,8 +244,7 @@ export class Room {
   }
 
   private present(member: Member, snapshot: Snapshot, id: string | undefined): Seat | undefined {
-    const seat = seatOf(member, snapshot, id)
-    this.seats.set(member, seat)
+    const seat = this.seat(member, snapshot, id)
     member.say(snapshotText(snapshot, id), true)
     return this.goLive(seat, snapshot)
   }
@@ -226,7 +263,7 @@ export class Room {
 
   private complete(seat: Seat, state: string): void {
     const { member, cursor, id } = seat
-    this.seats.delete(member)
+    this.unseat(member)
     this.tellLeftOut(seat)
     member.say(json({ type: 'complete', job: this.job, state, cursor, id }))
     member.left()
@@ -246,9 +283,9 @@ export class Room {
     if (!item) return
     this.heard = item.seq
     this.heardAt = performance.now()
-    if (this.joining.size > 0 || this.kept || this.channel !== 'live') this.keep(item)
+    if (this.joining || this.kept || this.channel !== 'live') this.keep(item)
     if (this.channel !== 'live') return
-    if (this.seats.size >= CROWD) this.wait(item)
+    if (this.seats.length >= CROWD) this.wait(item)
     else {
       this.tellWaiting()
       this.tellAll([item])
@@ -277,8 +314,9 @@ export class Room {
     const [first, last] = [items[0] as Item, items.at(-1) as Item]
     let gap = false
     // One message serves all who stand at the same place.
-    const shared = new Map<Detail, Told>()
-    for (const seat of [...this.seats.values()])
+    const shared: Shared = {}
+    for (let i = this.seats.length - 1; i >= 0; i--) {
+      const seat = this.seats[i] as Seat
       if (first.seq === seat.seq + 1) this.give(seat, items, shared)
       else if (last.seq <= seat.seq) gap ||= isOtherHistory(last, seat)
       else {
@@ -287,6 +325,7 @@ export class Room {
         if (missing[0]?.seq === seat.seq + 1) this.give(seat, missing)
         else gap = true
       }
+    }
     if (gap) this.missed()
   }
 
@@ -358,37 +397,32 @@ export class Room {
     const { epoch } = this
     const provesChannel = this.channel === 'back'
     const places = new Map<string, Seat[]>()
-    for (const seat of this.seats.values()) {
+    for (const seat of this.seats) {
       const seats = places.get(seat.cursor)
       if (seats) seats.push(seat)
       else places.set(seat.cursor, [seat])
     }
     for (const [cursor, seats] of places) {
+      // With most jobs nothing happens while a connection is made anew.
+      if (provesChannel && (await this.source.isLast(this.job, cursor))) continue
       const read = await this.source.since(this.job, cursor, granted.replayEvents)
-      const shared = new Map<Detail, Told>()
+      const shared: Shared = {}
       const items = read ? read.events : []
       // It may have left, come again, or been told more by the channel, during the read.
-      for (const seat of seats)
-        if (this.seats.get(seat.member) === seat) this.mend(seat, cursor, read, items, shared)
+      for (const seat of seats) if (seat.member.seat === seat) this.mend(seat, cursor, read, items, shared)
     }
     this.heardAt = performance.now()
     counts.repaired++
     if (!provesChannel || epoch !== this.epoch) return
     this.channel = 'live'
-    for (const seat of [...this.seats.values()]) this.catchUp(seat)
-    if (this.joining.size === 0 && !this.kept) this.recent = []
+    for (const seat of [...this.seats]) this.catchUp(seat)
+    if (!this.joining && !this.kept) this.recent = []
   }
 
-  private mend(
-    seat: Seat,
-    cursor: string,
-    read: Continuation | null,
-    items: Item[],
-    shared: Map<Detail, Told>,
-  ): void {
+  private mend(seat: Seat, cursor: string, read: Continuation | null, items: Item[], shared: Shared): void {
     if (!read) {
       // Its retention has passed, or Redis lost it.
-      this.seats.delete(seat.member)
+      this.unseat(seat.member)
       seat.member.say(json({ type: 'unsubscribed', job: this.job, code: 'not_found' }))
       seat.member.left()
       return
@@ -410,30 +444,26 @@ export class Room {
   }
 
   /** Tells events, and the end when they lead to it. */
-  private give(seat: Seat, items: Item[], shared?: Map<Detail, Told>): void {
-    this.tell(seat, items, shared ? { shared } : {})
+  private give(seat: Seat, items: Item[], shared?: Shared): void {
+    this.tell(seat, items, shared)
     const state = items.findLast((item) => item.state)?.state
     if (state && isTerminal(state)) this.complete(seat, state)
   }
 
-  private tell(
-    seat: Seat,
-    items: Item[],
-    { shared, asked }: { shared?: Map<Detail, Told>; asked?: boolean },
-  ): void {
+  private tell(seat: Seat, items: Item[], shared?: Shared, asked = false): void {
     const [first, last] = [items[0], items.at(-1)]
     if (!first || !last) return
     const { detail } = seat.member
     const plain = seat.from === first.seq
     seat.seq = last.seq
     seat.cursor = last.cursor
-    let told = plain ? shared?.get(detail) : undefined
+    let told = plain ? shared?.[detail] : undefined
     if (!told) {
-      const wanted = chosen(items, detail, shared !== undefined && this.seats.size >= CROWD)
+      const wanted = chosen(items, detail, shared !== undefined && this.seats.length >= CROWD)
       // Nothing this watcher asked for: its numbers are told with the next message, before they are too many.
       if (wanted.length === 0 && seat.seq - seat.from < LEFT_OUT) return
       told = toldOf(this.job, seat, wanted)
-      if (plain) shared?.set(detail, told)
+      if (plain && shared) shared[detail] = told
     }
     seat.from = last.seq + 1
     seat.member.say(told, asked)
@@ -455,14 +485,6 @@ export const snapshotText = (snapshot: Snapshot, id: string | undefined): string
   snapshotTexts.set(snapshot, text)
   return id === undefined ? text : `${text.slice(0, -1)},"id":${json(id)}}`
 }
-
-const seatOf = (member: Member, at: { seq: number; cursor: string }, id: string | undefined): Seat => ({
-  member,
-  seq: at.seq,
-  cursor: at.cursor,
-  from: at.seq + 1,
-  id,
-})
 
 /** A number that was told already, at another time: Redis lost what it had told, and numbers anew. */
 const isOtherHistory = (item: Item, seat: Seat): boolean =>

@@ -2,9 +2,9 @@
 // more is handed to the socket, and what waits is folded; above the hard limit the socket is cut, and its client resumes
 // by cursor. One slow socket costs the others nothing.
 import type { WebSocket } from 'ws'
+import { folded, type Told, textOf } from '../rooms/told.ts'
 import { frameOf } from './frame.ts'
 import { type Rounds, rounds, type Sender } from './rounds.ts'
-import { folded, type Told, textOf } from './told.ts'
 
 /** Bytes handed to the socket and not taken by the system, above which the rest waits here. */
 const SOFT_LIMIT_BYTES = 262_144
@@ -32,13 +32,20 @@ type Socket = Pick<WebSocket, 'readyState' | 'OPEN' | 'bufferedAmount'> & {
   readonly _socket: { write(frame: Buffer): unknown }
 }
 
+/** Whose socket it is. */
+export interface Owner {
+  /** The socket takes too little for too long, or too many bytes wait for it: it is to be cut. */
+  slow(): void
+  /** There is room again. */
+  drained(): void
+}
+
 /** An empty queue, for the many that have nothing to say at the moment. */
 const NOTHING: Waiting[] = []
 
 export class Outbox implements Sender {
   private readonly socket: Socket
-  private readonly onSlow: () => void
-  private readonly onDrained: () => void
+  private readonly owner: Owner
   private readonly rounds: Rounds
   private readonly frames: Frames
   private queue = NOTHING
@@ -48,28 +55,33 @@ export class Outbox implements Sender {
   private written = 0
   private inFlight: { end: number; at: number }[] | undefined
 
-  /** `onSlow`: the socket is to be cut. `onDrained`: there is room again. */
   constructor(
     socket: Pick<WebSocket, 'readyState' | 'OPEN' | 'bufferedAmount'>,
-    onSlow: () => void,
-    onDrained: () => void,
+    owner: Owner,
     { of = rounds, frames = webSocketFrames } = {},
   ) {
     this.socket = socket as Socket
-    this.onSlow = onSlow
-    this.onDrained = onDrained
+    this.owner = owner
     this.rounds = of
     this.frames = frames
   }
 
   push(message: string | Told, asked = false): void {
     const bytes = typeof message === 'string' ? Buffer.byteLength(message) : message.bytes + 128
-    if (this.queue === NOTHING) this.queue = []
-    this.queue.push({ message, bytes, asked, at: performance.now() })
+    const waiting = { message, bytes, asked, at: performance.now() }
+    if (this.queue === NOTHING) this.queue = [waiting]
+    else this.queue.push(waiting)
     this.waitingBytes += bytes
     if (this.planned) return
     this.planned = true
     this.rounds.send(this)
+  }
+
+  /** Goes out before anything else, and with what the socket holds back at the moment: the answer to its upgrade. */
+  greet(message: string): void {
+    const frame = this.frames.encode(message)
+    this.socket._socket.write(frame)
+    this.written += frame.length
   }
 
   /** Whether more may be asked for: what waits is below the soft limit. */
@@ -118,12 +130,12 @@ export class Outbox implements Sender {
       queue.splice(0, sent)
       this.fold(() => true)
       if (bytesOf(this.queue.filter(({ asked }) => !asked)) > HARD_LIMIT_BYTES) {
-        this.onSlow()
+        this.owner.slow()
         return
       }
     }
     if (this.inFlight) this.rounds.lag(this)
-    else if (full && this.hasRoom) this.onDrained()
+    else if (full && this.hasRoom) this.owner.drained()
   }
 
   /** A socket that takes frames is not stuck, however busy; only the age of the oldest one tells. */
@@ -134,17 +146,17 @@ export class Outbox implements Sender {
     while (inFlight[0] && inFlight[0].end <= taken) inFlight.shift()
     const oldest = inFlight[0]
     if (oldest && now - oldest.at >= HARD_LIMIT_MS) {
-      this.onSlow()
+      this.owner.slow()
       return false
     }
     if (!oldest) this.inFlight = undefined
     if (this.queue.length > 0 && !this.planned) this.flush()
-    if (this.hasRoom) this.onDrained()
+    if (this.hasRoom) this.owner.drained()
     return this.inFlight !== undefined
   }
 
   cut(): void {
-    this.onSlow()
+    this.owner.slow()
   }
 
   /** Forgets what waits: the socket is gone. */
@@ -165,20 +177,19 @@ export class Outbox implements Sender {
   }
 }
 
+const textOfMessage = ({ message }: Waiting): string =>
+  typeof message === 'string' ? message : textOf(message)
+
 const textOfAll = (queue: Waiting[], from: number, to: number): string => {
+  if (to === from + 1) return textOfMessage(queue[from] as Waiting)
   const texts: string[] = []
-  for (let i = from; i < to; i++) {
-    const { message } = queue[i] as Waiting
-    texts.push(typeof message === 'string' ? message : textOf(message))
-  }
-  return texts.length === 1 ? (texts[0] as string) : `[${texts.join(',')}]`
+  for (let i = from; i < to; i++) texts.push(textOfMessage(queue[i] as Waiting))
+  return `[${texts.join(',')}]`
 }
 
 /** Frames of one kind, made once for whoever stands at the same place and gets the same. */
 export class Frames {
-  private readonly encode: (text: string) => Buffer
-  /** The last frame that began with these events. */
-  private readonly known = new WeakMap<Told, { messages: Told[]; frame: Buffer }>()
+  readonly encode: (text: string) => Buffer
 
   /** @param encode the bytes of one JSON text, a message or an array of them */
   constructor(encode: (text: string) => Buffer) {
@@ -188,23 +199,23 @@ export class Frames {
   of(queue: Waiting[], from: number, to: number): Buffer {
     const { message: first } = queue[from] as Waiting
     if (typeof first === 'string') return this.encode(textOfAll(queue, from, to))
-    const known = this.known.get(first)
-    if (known && isSame(known.messages, queue, from, to)) return known.frame
+    const { framed } = first
+    if (framed?.kind === this && isSame(framed.messages, queue, from, to)) return framed.frame
     const frame = this.encode(textOfAll(queue, from, to))
-    const messages: Told[] = []
-    for (let i = from; i < to; i++) {
+    const messages = [first]
+    for (let i = from + 1; i < to; i++) {
       const { message } = queue[i] as Waiting
       if (typeof message === 'string') return frame
       messages.push(message)
     }
-    this.known.set(first, { messages, frame })
+    first.framed = { kind: this, messages, frame }
     return frame
   }
 }
 
 const webSocketFrames = new Frames(frameOf)
 
-const isSame = (messages: Told[], queue: Waiting[], from: number, to: number): boolean => {
+const isSame = (messages: readonly Told[], queue: Waiting[], from: number, to: number): boolean => {
   if (messages.length !== to - from) return false
   for (let i = from; i < to; i++) if (queue[i]?.message !== messages[i - from]) return false
   return true
