@@ -68,6 +68,7 @@ const json = JSON.stringify
 export class Room {
   readonly job: string
   private readonly source: RoomSource
+  private readonly emptied: () => void
   // A gateway has many rooms, most with one watcher: what is seldom there is made when it is needed.
   private readonly seats: Seat[] = []
   private joining: Set<Member> | undefined
@@ -91,9 +92,11 @@ export class Room {
   private repairing: Promise<void> | undefined
   private repairAgain = false
 
-  constructor(job: string, source: RoomSource) {
+  /** @param emptied called when the last watcher has been told the end: it does not leave by itself */
+  constructor(job: string, source: RoomSource, emptied: () => void) {
     this.job = job
     this.source = source
+    this.emptied = emptied
   }
 
   get empty(): boolean {
@@ -262,11 +265,17 @@ export class Room {
   }
 
   private complete(seat: Seat, state: string): void {
-    const { member, cursor, id } = seat
-    this.unseat(member)
+    const { cursor, id } = seat
     this.tellLeftOut(seat)
-    member.say(json({ type: 'complete', job: this.job, state, cursor, id }))
+    this.end(seat, { type: 'complete', job: this.job, state, cursor, id })
+  }
+
+  /** The room has nothing more for this watcher than these words. */
+  private end({ member }: Seat, last: object): void {
+    this.unseat(member)
+    member.say(json(last))
     member.left()
+    if (this.empty) this.emptied()
   }
 
   /** Brings a watcher from where its read left it to where the channel is. */
@@ -422,9 +431,7 @@ export class Room {
   private mend(seat: Seat, cursor: string, read: Continuation | null, items: Item[], shared: Shared): void {
     if (!read) {
       // Its retention has passed, or Redis lost it.
-      this.unseat(seat.member)
-      seat.member.say(json({ type: 'unsubscribed', job: this.job, code: 'not_found' }))
-      seat.member.left()
+      this.end(seat, { type: 'unsubscribed', job: this.job, code: 'not_found' })
       return
     }
     const reason = resetReason(read)

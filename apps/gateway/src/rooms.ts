@@ -41,12 +41,7 @@ export class Rooms {
     cursor: string | undefined,
     id: string | undefined,
   ): Promise<boolean> {
-    let room = this.rooms.get(job)
-    if (!room) {
-      this.admit()
-      room = new Room(job, this.tailer)
-      this.rooms.set(job, room)
-    }
+    const room = this.rooms.get(job) ?? this.open(job)
     room.expect(member)
     let exists = true
     try {
@@ -57,6 +52,13 @@ export class Rooms {
       // Who guesses ids leaves no channels behind.
       this.letGo(job, room, exists ? LINGER_MS : 0)
     }
+  }
+
+  private open(job: string): Room {
+    this.admit()
+    const room: Room = new Room(job, this.tailer, () => this.letGo(job, room, LINGER_MS))
+    this.rooms.set(job, room)
+    return room
   }
 
   /** For a room more, of a job or of a tag. */
@@ -78,7 +80,8 @@ export class Rooms {
   }
 
   private letGo(job: string, room: Room, afterMs: number): void {
-    if (!room.empty) return
+    // A join that took longer than the room was kept comes late: the channel is another room's by now.
+    if (!room.empty || this.rooms.get(job) !== room) return
     this.tailer.unwatch(job, afterMs, () => {
       if (!room.empty) return false
       this.rooms.delete(job)
