@@ -90,6 +90,8 @@ export class Room {
   /** Counts the changes of `channel`: a read that began before one proves nothing after it. */
   private epoch = 0
   private repairing: Promise<void> | undefined
+  /** The repair whose failure leads to another try. */
+  private retried: Promise<void> | undefined
   private repairAgain = false
 
   /** @param emptied called when the last watcher has been told the end: it does not leave by itself */
@@ -173,11 +175,6 @@ export class Room {
     } finally {
       this.left(member)
     }
-  }
-
-  /** The job as it is now, or null. Throws when Redis can't be read. */
-  async look(): Promise<Snapshot | null> {
-    return (await this.read(undefined))?.snapshot ?? null
   }
 
   /** One read serves all who join at the same moment from the same position. */
@@ -376,13 +373,26 @@ export class Room {
     return this.repair()
   }
 
+  /** The job can't be read, however often: its watchers are told so. */
+  giveUp(): void {
+    // Who comes again is told what is heard, if it can be read by then.
+    if (this.channel === 'back') this.channel = 'live'
+    const message = 'This job cannot be read: what is stored of it is damaged.'
+    for (const seat of [...this.seats])
+      this.end(seat, { type: 'error', code: 'internal', message, retryable: false, job: this.job })
+  }
+
   private missed(): void {
     bump(counts.gaps, 'number')
     this.repairSoon()
   }
 
   private repairSoon(): void {
-    this.repair().catch((error) => this.source.later(this, error))
+    const repairing = this.repair()
+    // However many events and watchers show the gap, one failure is told once.
+    if (this.retried === repairing) return
+    this.retried = repairing
+    repairing.catch((error) => this.source.later(this, error))
   }
 
   /** Reads the stream from where the watchers stand, until all of them are where it ends. One at a time. */
@@ -397,7 +407,7 @@ export class Room {
         await this.repairOnce()
       } while (this.repairAgain)
     })().finally(() => {
-      this.repairing = undefined
+      this.repairing = this.retried = undefined
     })
     return this.repairing
   }

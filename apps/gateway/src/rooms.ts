@@ -1,5 +1,6 @@
 // All rooms of this gateway: opened by the first watcher of a job, closed a while after the last has left.
 import type { Snapshot } from '@jobs/state'
+import { Looks } from './looks.ts'
 import { type Member, Room } from './room.ts'
 import { TagRooms } from './tag-rooms.ts'
 import type { Tailer } from './tailer.ts'
@@ -15,12 +16,14 @@ export class RoomsFullError extends Error {
 export class Rooms {
   readonly tags: TagRooms
   private readonly tailer: Tailer
+  private readonly looks: Looks
   private readonly most: number
   private readonly rooms = new Map<string, Room>()
 
   constructor(tailer: Tailer, most: number) {
     this.tailer = tailer
     this.tags = new TagRooms(tailer, () => this.admit())
+    this.looks = new Looks((job) => tailer.snapshot(job))
     this.most = most
   }
 
@@ -67,9 +70,9 @@ export class Rooms {
       throw new RoomsFullError('This gateway watches as many jobs and tags as it may; try again later.')
   }
 
-  /** The job as it is now; one read serves all who ask for it at the same moment. Null when there is none. */
+  /** The job as it is now, or null when there is none. Throws when Redis can't be read. */
   look(job: string): Promise<Snapshot | null> {
-    return this.rooms.get(job)?.look() ?? this.tailer.snapshot(job)
+    return this.looks.look(job)
   }
 
   leave(job: string, member: Member): void {

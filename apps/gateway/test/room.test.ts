@@ -160,6 +160,20 @@ it('says that it is empty once the last watcher was told the end', async () => {
   expect(emptied).toHaveBeenCalledOnce()
 })
 
+it('hands a repair that failed over once, however many events showed the gap', async () => {
+  const { room, since, later } = await seated({ seq: 1, at: 10 })
+  const answer = Promise.withResolvers<Continuation | null>()
+  since.mockReturnValueOnce(answer.promise)
+  for (const seq of [3, 5, 7]) room.hear(message(seq, seq * 10))
+  answer.reject(new Error('gone'))
+  await settle()
+  expect(later).toHaveBeenCalledOnce()
+  since.mockRejectedValueOnce(new Error('gone'))
+  room.hear(message(9, 90))
+  await settle()
+  expect(later).toHaveBeenCalledTimes(2)
+})
+
 it('does not let a live event of another history hide that Redis has lost what was told', async () => {
   const { room, since, messages } = await seated({ seq: 5, at: 50 })
   room.lost()
