@@ -19,7 +19,7 @@ import {
 import { lag } from './metrics.ts'
 import { ReadGate } from './read-gate.ts'
 import { Reads } from './reads.ts'
-import type { RoomSource } from './room.ts'
+import type { RoomSource } from './room-reads.ts'
 import type { TagPart } from './tag-room.ts'
 import type { TagChannels } from './tag-rooms.ts'
 

@@ -1,7 +1,8 @@
 // The races of a room, each made to happen: the source answers when the test says so.
 import { type Continuation, eventOfMessage, type Snapshot } from '@jobs/state'
 import { expect, it, vi } from 'vitest'
-import { type Member, Room, type RoomSource } from '../src/room.ts'
+import { type Member, Room } from '../src/room.ts'
+import type { RoomSource } from '../src/room-reads.ts'
 import { textOf } from '../src/told.ts'
 
 /** As a script publishes it. */
