@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { loadConfig } from '@jobs/service'
 import { afterAll, expect, it } from 'vitest'
+import { tokenKeyOf } from '../src/auth/token-key.ts'
 import { GatewayConfig } from '../src/config.ts'
-import { tokenKeyOf } from '../src/token-key.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'jobs-config-'))
 afterAll(() => rmSync(dir, { recursive: true, force: true }))

@@ -1,7 +1,7 @@
 // What plain HTTP reads: few reads for many who ask, and no answer from before the question.
 import type { Snapshot } from '@jobs/state'
 import { expect, it } from 'vitest'
-import { Looks } from '../src/looks.ts'
+import { Looks } from '../src/rooms/looks.ts'
 
 const setUp = () => {
   const reads: PromiseWithResolvers<Snapshot | null>[] = []

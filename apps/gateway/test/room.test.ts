@@ -1,9 +1,9 @@
 // The races of a room, each made to happen: the source answers when the test says so.
 import { type Continuation, eventOfMessage, type Snapshot } from '@jobs/state'
 import { expect, it, vi } from 'vitest'
-import { type Member, Room } from '../src/room.ts'
-import type { RoomSource } from '../src/room-reads.ts'
-import { textOf } from '../src/told.ts'
+import { type Member, Room } from '../src/rooms/room.ts'
+import type { RoomSource } from '../src/rooms/room-reads.ts'
+import { textOf } from '../src/rooms/told.ts'
 
 /** As a script publishes it. */
 const message = (seq: number, at: number, type = 'progress') =>

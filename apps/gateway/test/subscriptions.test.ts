@@ -1,9 +1,9 @@
 // What one client's subscriptions cost Redis, however it asks.
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
-import { EVERYTHING } from '../src/grant.ts'
+import { EVERYTHING } from '../src/auth/grant.ts'
 import { granted, Tally } from '../src/limits.ts'
-import type { Rooms } from '../src/rooms.ts'
-import { Subscriptions } from '../src/subscriptions.ts'
+import type { Rooms } from '../src/rooms/rooms.ts'
+import { Subscriptions } from '../src/sockets/subscriptions.ts'
 
 beforeEach(() => {
   vi.useFakeTimers()

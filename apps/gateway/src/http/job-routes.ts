@@ -2,13 +2,14 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { ErrorCode } from '@jobs/protocol'
 import { Cursor, isStateError, JobId } from '@jobs/state'
-import type { Auth } from './auth.ts'
+import type { Auth } from '../auth/auth.ts'
+import type { Grant } from '../auth/grant.ts'
+import { snapshotText } from '../rooms/room.ts'
+import { type Rooms, RoomsFullError } from '../rooms/rooms.ts'
+import { errorOf } from '../sockets/subscriptions.ts'
+import { traced } from '../tracing.ts'
 import { EVENT_STREAM, EventStream, lastEventId } from './event-stream.ts'
-import type { Grant } from './grant.ts'
 import { bodyOf, isRefusal } from './refusal.ts'
-import { snapshotText } from './room.ts'
-import { type Rooms, RoomsFullError } from './rooms.ts'
-import { errorOf } from './subscriptions.ts'
 
 export interface JobRoute {
   job: string
@@ -124,8 +125,10 @@ export const jobRoutes = ({ rooms, auth, heartbeatMs, onStream, onError }: JobRo
         const { subject } = grant
         auth.audit({ what: 'job', reason: 'not granted', peer, subject, job })
         unknown(response)
-      } else if (events) await stream(request, response, job, grant)
-      else await tell(request, response, job)
+      } else
+        await traced(events ? 'stream' : 'read', { job, headers: request.headers }, () =>
+          events ? stream(request, response, job, grant) : tell(request, response, job),
+        )
     } catch (error) {
       if (!response.headersSent) failed(response, error)
       else if (!isStateError(error)) onError(error)

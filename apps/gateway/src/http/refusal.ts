@@ -3,7 +3,7 @@ import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { SUBPROTOCOL } from '@jobs/protocol'
-import { bump, counts } from './metrics.ts'
+import { bump, counts } from '../metrics.ts'
 
 export interface Refusal {
   status: number

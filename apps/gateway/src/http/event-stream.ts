@@ -3,9 +3,9 @@
 // nothing twice.
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Close, ServerMessage } from '@jobs/protocol'
-import { Frames, Outbox } from './outbox.ts'
-import type { Member } from './room.ts'
-import type { Rooms } from './rooms.ts'
+import type { Member } from '../rooms/room.ts'
+import type { Rooms } from '../rooms/rooms.ts'
+import { Frames, Outbox } from '../sockets/outbox.ts'
 
 /** Milliseconds after which a reader comes back. */
 const RETRY_MS = 2_000

@@ -1,8 +1,8 @@
 // What a room reads of its job, so that few reads serve many: one serves all who come at the same moment to the same position,
 // and that of a rush those who come after it, as long as what was heard since leads on from it.
 import type { Continuation, Snapshot } from '@jobs/state'
-import { granted } from './limits.ts'
-import { bump, counts } from './metrics.ts'
+import { granted } from '../limits.ts'
+import { bump, counts } from '../metrics.ts'
 import type { Room } from './room.ts'
 import type { Item } from './told.ts'
 
