@@ -3,7 +3,7 @@
 // nothing twice.
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Close, ServerMessage } from '@jobs/protocol'
-import { Frames, Outbox } from './outbox.ts'
+import { Frames, Outbox, type Waiting } from './outbox.ts'
 import type { Member } from './room.ts'
 import type { Rooms } from './rooms.ts'
 
@@ -102,15 +102,20 @@ export class EventStream {
 
 const isComplete = (text: string): boolean => text.startsWith('{"type":"complete"')
 
-const eventOf = (frame: string): string => {
-  const messages = [JSON.parse(frame) as ServerMessage | ServerMessage[]].flat()
-  const last = messages.findLast((message) => 'cursor' in message)
-  const id = last && 'cursor' in last ? `id: ${last.cursor}\n` : ''
-  // Between its tokens JSON may have line ends, if its writer put them there.
-  return `${id}data: ${frame.replace(/[\r\n]+/g, ' ')}\n\n`
-}
+/** The first in a text is the message's own: what a caller wrote stands behind it, and in a string its quotes are escaped. */
+const CURSOR = /"cursor":"(\d+-\d+)"/
 
-const events = new Frames((text) => Buffer.from(eventOf(text)))
+/** Nothing is parsed: what a worker wrote, or another release, is its reader's to make sense of. */
+const cursorOf = ({ message }: Waiting): string | undefined =>
+  typeof message === 'string' ? CURSOR.exec(message)?.[1] : message.cursor
+
+const events = new Frames((text, queue, from, to) => {
+  let cursor: string | undefined
+  for (let i = to - 1; i >= from && cursor === undefined; i--) cursor = cursorOf(queue[i] as Waiting)
+  const id = cursor === undefined ? '' : `id: ${cursor}\n`
+  // Between its tokens JSON may have line ends, if its writer put them there.
+  return Buffer.from(`${id}data: ${text.replace(/[\r\n]+/g, ' ')}\n\n`)
+})
 
 /** Where the reader left off; undefined: at no place. */
 export const lastEventId = (request: IncomingMessage): string | undefined =>

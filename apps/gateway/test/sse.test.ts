@@ -2,6 +2,7 @@
 // reader that does not read see them.
 import { get, type IncomingMessage } from 'node:http'
 import { findProgram } from '@jobs/provision'
+import { keysOf } from '@jobs/state'
 import { startProcess, until } from '@jobs/testkit'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { Follower, type Harness, startHarness } from './harness.ts'
@@ -170,6 +171,23 @@ it('cuts a reader that does not read, and lets the others be', async () => {
   await h.jobs.transitions.complete(held, '1')
   await until(() => quick.ended)
   expect(messagesOf(quick).at(-1)).toMatchObject({ type: 'complete', job: id })
+})
+
+it('passes on what it cannot read: an event without a value, and a progress that is no JSON', async () => {
+  const id = await h.enqueue()
+  const reader = await open(id)
+  await until(() => messagesOf(reader).some(({ type }) => type === 'live'))
+  const events = keysOf(h.jobs.namespace, 0).events(id)
+  for (const stored of ['note 1', 'progress 1 {'])
+    await h.redis
+      .client()
+      .publish(events, `${reader.lastId?.replace('1-', stored[0] === 'n' ? '2-' : '3-')} ${stored}`)
+  await until(() => reader.text.includes('"from":3,"to":3'))
+  expect(reader.text).toContain('"items":[{"seq":2,')
+  expect(reader.text).toContain('"type":"note","attempt":1}]')
+  expect(reader.lastId).toMatch(/^3-/)
+  reader.response.destroy()
+  expect(await h.ready()).toBe(true)
 })
 
 const curl = findProgram('curl')
