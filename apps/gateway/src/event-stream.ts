@@ -2,13 +2,17 @@
 // at once is one event, whose id is the cursor it leads to; so a reader that comes back with it misses nothing and sees
 // nothing twice.
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Close, ServerMessage } from '@jobs/protocol'
+import { CLOSE, type Close, type ServerMessage } from '@jobs/protocol'
+import { refuseJob } from './answers.ts'
 import { Frames, Outbox, type Waiting } from './outbox.ts'
+import { DRAINING, type Refusal } from './refusal.ts'
 import type { Member } from './room.ts'
 import type { Rooms } from './rooms.ts'
 
 /** Milliseconds after which a reader comes back. */
 const RETRY_MS = 2_000
+/** Milliseconds that a reader gets to take the last that it is told. */
+const GOODBYE_MS = 2_000
 
 export const EVENT_STREAM = {
   'content-type': 'text/event-stream; charset=utf-8',
@@ -30,6 +34,7 @@ export class EventStream {
   private readonly options: EventStreamOptions
   private readonly outbox: Outbox
   private heartbeat: NodeJS.Timeout | undefined
+  private goodbye: NodeJS.Timeout | undefined
 
   constructor(response: ServerResponse, options: EventStreamOptions) {
     this.response = response
@@ -49,6 +54,7 @@ export class EventStream {
     this.outbox = new Outbox(socket, owner, { frames: events })
     response.on('close', () => {
       clearInterval(this.heartbeat)
+      clearTimeout(this.goodbye)
       this.outbox.stop()
     })
   }
@@ -82,9 +88,10 @@ export class EventStream {
     return this.outbox.queuedBytes
   }
 
-  /** A reader comes back by itself, after `retry`. */
-  close(_why: Close): void {
-    this.end()
+  /** A reader comes back by itself, after `retry`; one that has been told nothing yet is told why. */
+  close(why: Close): void {
+    if (this.response.headersSent) this.end()
+    else refuseJob(this.response, refusalOf(why))
   }
 
   private open(): void {
@@ -95,8 +102,21 @@ export class EventStream {
 
   private end(): void {
     if (this.response.writableEnded) return
+    clearInterval(this.heartbeat)
     this.outbox.flush(true)
     this.response.end()
+    this.goodbye = setTimeout(() => this.response.destroy(), GOODBYE_MS).unref()
+  }
+}
+
+const refusalOf = (why: Close): Refusal => {
+  if (why === CLOSE.draining) return DRAINING
+  const expired = why === CLOSE.tokenExpired
+  return {
+    status: 401,
+    code: expired ? 'token_expired' : 'unauthorized',
+    message: `The token ${expired ? 'has expired' : 'was revoked'}; get a new one.`,
+    headers: { 'www-authenticate': 'Bearer' },
   }
 }
 

@@ -1,6 +1,7 @@
 // Puts the gateway together: public port, connections, rooms, tailer; and takes it apart in order.
 import { CLOSE, TIMES_V1 } from '@jobs/protocol'
 import { listen } from '@jobs/service'
+import { Answers } from './answers.ts'
 import type { Auth } from './auth.ts'
 import { Connection, type Host } from './connection.ts'
 import type { EventStream } from './event-stream.ts'
@@ -52,16 +53,16 @@ export interface Gateway {
 }
 
 export const startGateway = async (tailer: Tailer, options: GatewayOptions): Promise<Gateway> => {
-  const { admission, onError, onKeptOut, onClosed } = options
+  const { admission, auth, onError, onKeptOut, onClosed } = options
   const rooms = new Rooms(tailer, options.maxRooms)
   const connections = new Set<Connection | EventStream>()
+  const answers = new Answers()
   let draining = false
   let emptied: () => void = () => undefined
   /** Since when Redis has been away, and whether clients know. */
   let awaySince: number | undefined
   let toldAway = false
 
-  const { auth } = options
   const leave = (connection: Connection | EventStream) => {
     connections.delete(connection)
     if (draining && connections.size === 0) emptied()
@@ -93,10 +94,13 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
     jobs: jobRoutes({
       rooms,
       auth,
+      answers,
       heartbeatMs: options.heartbeatMs,
       onStream: (stream, response) => {
         connections.add(stream)
         response.on('close', () => leave(stream))
+        // As above.
+        if (draining) stream.close(CLOSE.draining)
       },
       onError,
     }),
@@ -125,7 +129,7 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
     port,
     rooms,
     get queuedBytes() {
-      let bytes = 0
+      let bytes = answers.queuedBytes
       for (const connection of connections) bytes += connection.queuedBytes
       return bytes
     },
@@ -133,10 +137,8 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
       draining = true
       open.drain()
       clearInterval(looks)
-      const spreadMs = Math.max(
-        0,
-        Math.min(options.drainMs - CLOSE_GRACE_MS, connections.size * SPREAD_PER_CONNECTION_MS),
-      )
+      const graceMs = Math.min(CLOSE_GRACE_MS, options.drainMs)
+      const spreadMs = Math.min(options.drainMs - graceMs, connections.size * SPREAD_PER_CONNECTION_MS)
       const leaving = [...connections]
       for (const connection of leaving) connection.say({ type: 'draining', spreadMs })
       const gone = new Promise<void>((resolve) => {
@@ -145,7 +147,7 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
       })
       for (const [i, connection] of leaving.entries())
         setTimeout(() => connection.close(CLOSE.draining), (spreadMs * i) / leaving.length)
-      const deadline = new Promise<void>((resolve) => setTimeout(resolve, spreadMs + CLOSE_GRACE_MS).unref())
+      const deadline = new Promise<void>((resolve) => setTimeout(resolve, spreadMs + graceMs).unref())
       await Promise.race([gone, deadline])
       open.server.close()
       open.server.closeAllConnections()

@@ -1,6 +1,7 @@
 // Server-sent events: the messages of a WebSocket over plain HTTP, resumed by Last-Event-ID, as curl, a browser and a
 // reader that does not read see them.
 import { get, type IncomingMessage } from 'node:http'
+import { connect } from 'node:net'
 import { findProgram } from '@jobs/provision'
 import { keysOf } from '@jobs/state'
 import { startProcess, until } from '@jobs/testkit'
@@ -189,6 +190,21 @@ it('passes on what it cannot read: an event without a value, and a progress that
   reader.response.destroy()
   expect(await h.ready()).toBe(true)
 })
+
+it.each([2, 300])(
+  'holds nothing of %i requests that were sent at once, once they have gone',
+  async (count) => {
+    const id = await h.enqueue()
+    const socket = connect(h.gateway.port, '127.0.0.1')
+    socket.on('error', () => undefined)
+    socket.write(`GET /v1/jobs/${id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n`.repeat(count))
+    // A flood is cut; of a few the first is served.
+    await new Promise((resolve) => socket.once(count > 16 ? 'close' : 'data', resolve))
+    socket.destroy()
+    await until(async () => (await h.metrics()).jobs_gateway_watchers === 0, { what: 'all of them gone' })
+    expect((await h.metrics()).jobs_gateway_sockets).toBe(0)
+  },
+)
 
 const curl = findProgram('curl')
 it.runIf(curl !== undefined)('is read by curl -N', async () => {
