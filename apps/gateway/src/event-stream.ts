@@ -83,6 +83,10 @@ export class EventStream {
     if (this.response.headersSent) this.outbox.push(JSON.stringify(message))
   }
 
+  sayRedis(available: boolean): void {
+    this.say({ type: 'redis', available })
+  }
+
   /** Bytes that the reader has not taken yet. */
   get queuedBytes(): number {
     return this.outbox.queuedBytes

@@ -71,6 +71,9 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
     auth,
     rooms,
     heartbeats: new Heartbeats(options.heartbeatMs, Math.min(TIMES_V1.pong, options.heartbeatMs)),
+    get redisAway() {
+      return toldAway
+    },
     onFault: onError,
     onClosed: (connection, code) => {
       countClose(code)
@@ -86,7 +89,6 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
       const connection = new Connection(socket, host, { grant, peer })
       connections.add(connection)
       counts.opened++
-      if (toldAway) connection.say({ type: 'redis', available: false })
       // Its token was still being looked at when the drain began.
       if (draining) connection.close(CLOSE.draining)
     },
@@ -110,7 +112,7 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
   const tellAll = async (available: boolean): Promise<void> => {
     let told = 0
     for (const connection of [...connections]) {
-      connection.say({ type: 'redis', available })
+      connection.sayRedis(available)
       if (++told % TOLD_AT_ONCE === 0) await new Promise((resolve) => setImmediate(resolve))
     }
   }
