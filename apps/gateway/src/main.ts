@@ -11,7 +11,7 @@ import {
 import { checkLayout, guardServer, RedisLink } from '@jobs/state'
 import { auditTo } from './audit.ts'
 import { openToAll, tokenAuth } from './auth.ts'
-import { GatewayConfig } from './config.ts'
+import { checkArguments, GatewayConfig } from './config.ts'
 import { startGateway } from './gateway.ts'
 import { Admission, granted, Tally, withinDescriptors } from './limits.ts'
 import { gatewayMetrics } from './metrics.ts'
@@ -34,6 +34,7 @@ const isDue = (what: string): boolean => {
 }
 
 await runService('gateway', async () => {
+  checkArguments(process.argv.slice(2))
   const config = loadConfig(GatewayConfig, process.env)
   const log = createLogger('gateway', config.LOG_LEVEL)
   const options = {
