@@ -4,22 +4,25 @@ import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { fanout } from './fanout/index.ts'
 import { lifecycle } from './lifecycle/index.ts'
+import { recovery } from './recovery/index.ts'
 import { serverVersion } from './server.ts'
 import { tableOf } from './table.ts'
 
 const BENCHES = {
   lifecycle: { run: lifecycle, peer: 'BullMQ' },
   fanout: { run: fanout, peer: 'bare ws' },
+  recovery: { run: recovery, peer: 'BullMQ', rounds: 10 },
 }
 
-const HELP = `Usage: pnpm bench lifecycle|fanout [--rounds N] [--json FILE] [--verbose]
+const HELP = `Usage: pnpm bench lifecycle|fanout|recovery [--rounds N] [--json FILE] [--verbose]
 
 Measures beside a peer in the same run and says which targets are met.
 
   lifecycle      the life of jobs beside BullMQ: speed, CPU, memory, latency (about 8 minutes)
   fanout         events to watchers beside a bare ws server and Socket.IO: speed, CPU, memory, latency
+  recovery       jobs whose worker is killed or frozen, beside BullMQ: time, losses, double runs, cost (about 7 minutes)
 
-  --rounds N     alternating rounds, of which the median counts (default 5)
+  --rounds N     alternating rounds, of which the median counts (default 5, recovery 10)
   --json FILE    writes the figures, the machine and the versions as JSON
   --verbose      prints every measurement as it comes
 
@@ -35,7 +38,7 @@ const parsed = (() => {
     return parseArgs({
       allowPositionals: true,
       options: {
-        rounds: { type: 'string', default: '5' },
+        rounds: { type: 'string' },
         json: { type: 'string' },
         verbose: { type: 'boolean', default: false },
         help: { type: 'boolean', default: false },
@@ -52,10 +55,10 @@ if (values.help) {
 }
 const [name = ''] = positionals
 if (!Object.hasOwn(BENCHES, name)) wrong(name ? `There is no bench ${name}.` : 'Which bench?')
-const rounds = Number(values.rounds)
+const { run, peer, ...more } = BENCHES[name as keyof typeof BENCHES]
+const rounds = Number(values.rounds ?? ('rounds' in more ? more.rounds : 5))
 if (!Number.isInteger(rounds) || rounds < 1) wrong('--rounds takes a number from 1 on.')
 
-const { run, peer } = BENCHES[name as keyof typeof BENCHES]
 let count = 0
 const rows = await run(rounds, (line) => {
   count++

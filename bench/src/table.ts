@@ -8,6 +8,8 @@ export interface Figure {
   peer: number | null
   /** What the ratio (or, without a peer, our figure) has to reach. */
   target: { atLeast: number } | { atMost: number }
+  /** The target is of our own figure, though there is a peer. */
+  own?: boolean
 }
 
 export interface Row extends Figure {
@@ -27,7 +29,7 @@ export const judged = (figure: Figure): Row => {
   const { ours, peer } = figure
   // Of two that lost nothing neither lost more.
   const ratio = peer === null ? null : ours === peer ? 1 : ours / peer
-  const seen = ratio ?? figure.ours
+  const seen = figure.own ? figure.ours : (ratio ?? figure.ours)
   const { target } = figure
   return { ...figure, ratio, met: 'atLeast' in target ? seen >= target.atLeast : seen <= target.atMost }
 }
@@ -38,8 +40,8 @@ const shown = (value: number | null): string => {
   return value.toFixed(Math.abs(value) >= 10 ? 1 : 2)
 }
 
-const wanted = ({ target, peer, unit }: Row): string => {
-  const times = peer === null ? ` ${unit}` : ' ×'
+const wanted = ({ target, peer, unit, own }: Row): string => {
+  const times = peer === null || own ? ` ${unit}` : ' ×'
   return 'atLeast' in target ? `≥ ${target.atLeast}${times}` : `≤ ${target.atMost}${times}`
 }
 

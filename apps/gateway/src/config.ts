@@ -5,8 +5,8 @@ import { LIMITS_V1, TIMES_V1 } from '@jobs/protocol'
 import { ConfigError, commonConfig, flagSetting, HelpAsked, portSetting, settingsOf } from '@jobs/service'
 import { TOKEN_ALGORITHMS, TOKEN_AUDIENCE, type TokenAlgorithm } from '@jobs/state'
 import { z } from 'zod'
-import { proxyList } from './address.ts'
-import { isLoopback, originOf } from './origin.ts'
+import { isLoopback, originOf } from './auth/origin.ts'
+import { proxyList } from './http/address.ts'
 
 const count = (least: number, most: number) => z.coerce.number().int().min(least).max(most)
 

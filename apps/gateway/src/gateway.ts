@@ -1,17 +1,17 @@
 // Puts the gateway together: public port, connections, rooms, tailer; and takes it apart in order.
 import { CLOSE, TIMES_V1 } from '@jobs/protocol'
 import { listen } from '@jobs/service'
-import { Answers } from './answers.ts'
-import type { Auth } from './auth.ts'
-import { Connection, type Host } from './connection.ts'
-import type { EventStream } from './event-stream.ts'
-import { Heartbeats } from './heartbeats.ts'
-import { publicServer } from './http.ts'
-import { jobRoutes } from './job-routes.ts'
+import type { Auth } from './auth/auth.ts'
+import { Answers } from './http/answers.ts'
+import type { EventStream } from './http/event-stream.ts'
+import { publicServer } from './http/http.ts'
+import { jobRoutes } from './http/job-routes.ts'
 import type { Admission, KeptOut } from './limits.ts'
 import { countClose, counts } from './metrics.ts'
-import { Rooms } from './rooms.ts'
-import type { Tailer } from './tailer.ts'
+import { Rooms } from './rooms/rooms.ts'
+import type { Tailer } from './rooms/tailer.ts'
+import { Connection, type Host } from './sockets/connection.ts'
+import { Heartbeats } from './sockets/heartbeats.ts'
 
 /** Milliseconds that each connection adds to the time which a drain spreads its closes over: the others take 500/s. */
 const SPREAD_PER_CONNECTION_MS = 2

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import type { BlockList, Socket } from 'node:net'
 import { LIMITS_V1 } from '@jobs/protocol'
-import { addressGroup, clientAddress, isIn } from './address.ts'
+import { addressGroup, clientAddress, isIn } from './http/address.ts'
 
 /** TCP connections that have not become sockets yet: request not complete, or plain HTTP. */
 const HANDSHAKES = 4_000

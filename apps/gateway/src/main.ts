@@ -9,17 +9,17 @@ import {
   waitForRedis,
 } from '@jobs/service'
 import { checkLayout, guardServer, RedisLink } from '@jobs/state'
-import { auditTo } from './audit.ts'
-import { openToAll, tokenAuth } from './auth.ts'
+import { auditTo } from './auth/audit.ts'
+import { openToAll, tokenAuth } from './auth/auth.ts'
+import { originJudge } from './auth/origin.ts'
+import { Revocations } from './auth/revocations.ts'
+import { tokenKeyOf } from './auth/token-key.ts'
 import { checkArguments, GatewayConfig } from './config.ts'
 import { startGateway } from './gateway.ts'
 import { Admission, granted, Tally, withinDescriptors } from './limits.ts'
 import { gatewayMetrics } from './metrics.ts'
-import { originJudge } from './origin.ts'
-import { Revocations } from './revocations.ts'
-import { rounds } from './rounds.ts'
-import { Tailer } from './tailer.ts'
-import { tokenKeyOf } from './token-key.ts'
+import { Tailer } from './rooms/tailer.ts'
+import { rounds } from './sockets/rounds.ts'
 
 /** Milliseconds between two log lines about the same trouble, where each client may be the cause of one. */
 const SELDOM_MS = 60_000

@@ -3,8 +3,8 @@ import { createServer, get, type IncomingMessage } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { until } from '@jobs/testkit'
 import { afterEach, expect, it, vi } from 'vitest'
-import { Answers } from '../src/answers.ts'
-import { rounds } from '../src/rounds.ts'
+import { Answers } from '../src/http/answers.ts'
+import { rounds } from '../src/sockets/rounds.ts'
 
 /** More than the system buffers between two sockets. */
 const BODY = Buffer.alloc(32_000_000, 'x')

@@ -7,8 +7,8 @@ import { loadConfig } from '@jobs/service'
 import { fromSource, startProcess } from '@jobs/testkit'
 import { type JWTVerifyGetKey, jwtVerify, SignJWT } from 'jose'
 import { afterAll, expect, it } from 'vitest'
+import { tokenKeyOf } from '../src/auth/token-key.ts'
 import { GatewayConfig } from '../src/config.ts'
-import { tokenKeyOf } from '../src/token-key.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'jobs-config-'))
 afterAll(() => rmSync(dir, { recursive: true, force: true }))

@@ -1,9 +1,9 @@
 // The end of a token, on a clock that the test moves: a warning, a grace, the close.
 import { CLOSE, type ServerMessage } from '@jobs/protocol'
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
-import { type Denied, openToAll } from '../src/auth.ts'
-import { Credentials } from '../src/credentials.ts'
-import { EVERYTHING, type Grant } from '../src/grant.ts'
+import { type Denied, openToAll } from '../src/auth/auth.ts'
+import { Credentials } from '../src/auth/credentials.ts'
+import { EVERYTHING, type Grant } from '../src/auth/grant.ts'
 import { Tally } from '../src/limits.ts'
 
 const MINUTE = 60_000

@@ -3,9 +3,9 @@ import { createServer, get, type IncomingMessage, type ServerResponse } from 'no
 import type { AddressInfo } from 'node:net'
 import { CLOSE, type Close } from '@jobs/protocol'
 import { afterEach, expect, it } from 'vitest'
-import { EventStream } from '../src/event-stream.ts'
-import type { Member } from '../src/room.ts'
-import type { Rooms } from '../src/rooms.ts'
+import { EventStream } from '../src/http/event-stream.ts'
+import type { Member } from '../src/rooms/room.ts'
+import type { Rooms } from '../src/rooms/rooms.ts'
 
 const server = createServer()
 afterEach(() => void server.close())

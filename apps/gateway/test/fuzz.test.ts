@@ -21,8 +21,21 @@ it('lives through bytes of every kind, says nothing outside the contract, keeps 
     expect(ends).toHaveProperty([end])
 })
 
+it('asking for tokens lives through them too, and tells nobody what is not granted', async () => {
+  const guarded = await startFuzzed({ tokens: true })
+  const seed = Number(process.env.FUZZ_SEED ?? Date.now() >>> 0)
+  const { ends, faults } = await fuzz(guarded, { seed, seconds: 1, tokens: true })
+  await guarded.stop()
+  expect({ seed, faults }).toEqual({ seed, faults: [] })
+  for (const end of ['upgrade 101', 'upgrade 401']) expect(ends).toHaveProperty([end])
+  // Some were taken, and asked for more than they grant; some were not.
+  for (const what of ['job', 'token'])
+    expect(guarded.gateway.stdout.some((line) => line.includes(`"what":"${what}"`))).toBe(true)
+})
+
 it('makes the same cases of the same seed', () => {
-  const cases = () => Array.from({ length: 50 }, (_, i) => caseOf(randomOf(7 + i), ['a']))
+  const cases = () =>
+    Array.from({ length: 50 }, (_, i) => caseOf(randomOf(7 + i), { names: ['a'], tokens: ['a.b.c'] }))
   // But for the masks, which are of the moment.
   expect(cases().map(({ kind, bytes, closes }) => [kind, bytes.length, closes])).toEqual(
     cases().map(({ kind, bytes, closes }) => [kind, bytes.length, closes]),

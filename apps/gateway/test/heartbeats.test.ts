@@ -1,6 +1,6 @@
 // When connections are pinged, and who is found silent.
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
-import { Heartbeats } from '../src/heartbeats.ts'
+import { Heartbeats } from '../src/sockets/heartbeats.ts'
 
 beforeEach(() => {
   vi.useFakeTimers()

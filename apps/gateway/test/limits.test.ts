@@ -2,7 +2,7 @@
 import { connect } from 'node:net'
 import { fromSource, startProcess, until } from '@jobs/testkit'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { addressGroup, clientAddress, proxyList } from '../src/address.ts'
+import { addressGroup, clientAddress, proxyList } from '../src/http/address.ts'
 import { withinDescriptors } from '../src/limits.ts'
 import { type Answer, dial } from './dial.ts'
 import { type Harness, startHarness } from './harness.ts'

@@ -2,9 +2,9 @@
 
 import { eventOfMessage } from '@jobs/state'
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
-import { Outbox } from '../src/outbox.ts'
-import { Rounds } from '../src/rounds.ts'
-import type { Told } from '../src/told.ts'
+import type { Told } from '../src/rooms/told.ts'
+import { Outbox } from '../src/sockets/outbox.ts'
+import { Rounds } from '../src/sockets/rounds.ts'
 
 beforeEach(() => {
   vi.useFakeTimers()

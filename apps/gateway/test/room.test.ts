@@ -1,8 +1,8 @@
 // The races of a room, each made to happen: the source answers when the test says so.
 import { type Continuation, eventOfMessage, type Snapshot } from '@jobs/state'
 import { expect, it, vi } from 'vitest'
-import { type Member, Room, type RoomSource } from '../src/room.ts'
-import { textOf } from '../src/told.ts'
+import { type Member, Room, type RoomSource } from '../src/rooms/room.ts'
+import { textOf } from '../src/rooms/told.ts'
 
 /** As a script publishes it. */
 const message = (seq: number, at: number, type = 'progress') =>

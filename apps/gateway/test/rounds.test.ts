@@ -1,8 +1,8 @@
 // When sockets are written to: in slices, with a rest after what took long, and never more untaken bytes than may be.
 import { expect, it, vi } from 'vitest'
-import { Outbox } from '../src/outbox.ts'
-import { Rounds, type Sender } from '../src/rounds.ts'
-import type { Told } from '../src/told.ts'
+import type { Told } from '../src/rooms/told.ts'
+import { Outbox } from '../src/sockets/outbox.ts'
+import { Rounds, type Sender } from '../src/sockets/rounds.ts'
 
 const sender = (flush: () => void): Sender => ({
   flush,

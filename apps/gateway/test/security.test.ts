@@ -76,7 +76,15 @@ it('depends at run time on a few packages, by name', () => {
     const { dependencies = {}, peerDependencies = {} } = JSON.parse(read(`${path}/package.json`))
     return Object.keys({ ...dependencies, ...peerDependencies }).filter((name) => !name.startsWith('@jobs/'))
   })
-  expect([...new Set(used)].sort()).toEqual(['ioredis', 'jose', 'pino', 'prom-client', 'ws', 'zod'])
+  expect([...new Set(used)].sort()).toEqual([
+    '@opentelemetry/api',
+    'ioredis',
+    'jose',
+    'pino',
+    'prom-client',
+    'ws',
+    'zod',
+  ])
 })
 
 it('installs nothing that is new, exotic or runs scripts', () => {

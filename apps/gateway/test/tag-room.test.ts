@@ -1,7 +1,7 @@
 // The races of a tag's room, each made to happen: the source answers when the test says so.
 import { noCounts, type StateCounts, type TagCounts } from '@jobs/state'
 import { expect, it, vi } from 'vitest'
-import { TagRoom, type TagSource } from '../src/tag-room.ts'
+import { TagRoom, type TagSource } from '../src/rooms/tag-room.ts'
 
 const read = (version: number, some: Partial<StateCounts>): TagCounts => ({
   version,

@@ -15,9 +15,18 @@ export interface ThreadData {
 
 export type Connection = LinkOptions & { namespace: string; partitions: number }
 
-/** What the loop tells the thread. A board's first page opens it. */
+/** What the loop tells the thread. */
 export type Order =
-  | { kind: 'open'; board: number; connection: Connection; worker: string; name: string; pace: Pace }
+  | {
+      kind: 'open'
+      board: number
+      connection: Connection
+      /** At once, rather than with the first beat. */
+      connect: boolean
+      worker: string
+      name: string
+      pace: Pace
+    }
   | { kind: 'page'; board: number; memory: SharedArrayBuffer }
   | { kind: 'close'; board: number }
 
@@ -54,8 +63,17 @@ if (parentPort) {
     return shared
   }
 
-  const open = ({ board, connection, worker, name, pace }: Extract<Order, { kind: 'open' }>) => {
+  const open = ({
+    board,
+    connection,
+    connect: now,
+    worker,
+    name,
+    pace,
+  }: Extract<Order, { kind: 'open' }>) => {
     const shared = connect(connection)
+    // Whoever beats is told of the trouble.
+    if (now) shared.link.connect().catch(() => undefined)
     shared.boards++
     const beaten = {
       worker,

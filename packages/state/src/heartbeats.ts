@@ -163,6 +163,9 @@ export class Heartbeats {
   }
 }
 
+/** Milliseconds: a shorter lease may be over before a busy machine has made a connection, so it is made at the start. */
+const EAGER_MS = 2_000
+
 /** The attempts of a worker that are beaten for at one pace. */
 class PacedBoard {
   private readonly jobs: Jobs
@@ -170,6 +173,7 @@ class PacedBoard {
   private readonly board = new Board<Kept>((page) => this.grown(page))
   private beats: Beats | undefined
   private number = 0
+  private opened = false
   private local: Beaten | undefined
 
   constructor(jobs: Jobs, beating: Beating) {
@@ -183,6 +187,7 @@ class PacedBoard {
     else {
       this.beats = through
       this.number = through.join(this)
+      if (this.beating.pace.leaseMs < EAGER_MS) this.open(true)
     }
   }
 
@@ -199,7 +204,7 @@ class PacedBoard {
     this.local = undefined
     if (!this.beats) return
     this.beats.leave(this.number)
-    if (this.board.pages.length > 0) this.beats.tell({ kind: 'close', board: this.number })
+    if (this.opened) this.beats.tell({ kind: 'close', board: this.number })
     this.beats = undefined
   }
 
@@ -239,12 +244,17 @@ class PacedBoard {
 
   private grown(page: Page): void {
     if (!this.beats) return
-    const board = this.number
-    const { worker, name, pace } = this.beating
     // Not before it holds anything: a thousand idle workers are nothing to the thread.
-    if (this.board.pages.length === 1)
-      this.beats.tell({ kind: 'open', board, connection: connectionOf(this.jobs), worker, name, pace })
-    this.beats.tell({ kind: 'page', board, memory: page.memory })
+    this.open(false)
+    this.beats.tell({ kind: 'page', board: this.number, memory: page.memory })
+  }
+
+  private open(connect: boolean): void {
+    if (this.opened) return
+    this.opened = true
+    const { worker, name, pace } = this.beating
+    const connection = connectionOf(this.jobs)
+    this.beats?.tell({ kind: 'open', board: this.number, connection, connect, worker, name, pace })
   }
 }
 

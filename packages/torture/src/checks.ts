@@ -63,7 +63,7 @@ export const RECOVERY_MS = LEASE_MS + 4 * INTERVAL_MS
 /** What a silence of Redis adds beside itself: the amnesty, and a lease that it arms anew. */
 const AMNESTY_MS = 1_000 + LEASE_MS + 2_000
 /** What a frozen process and a slow link were sent, they take as much later at most. */
-const LATE_MS = 5_000
+const LATE_MS = 7_000
 
 export const judge = async (jobs: Jobs, evidence: Evidence): Promise<Verdict> => {
   const { accepted, sleepers, work, watched, bereftUntil } = evidence

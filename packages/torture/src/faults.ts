@@ -69,9 +69,10 @@ export const FAULTS = {
     },
   },
   'process-frozen': {
-    says: 'SIGSTOP, SIGCONT after up to two leases',
+    says: 'SIGSTOP, SIGCONT after up to three leases',
     targets: always([...WORKERS, ...PROCESSES, ...WATCHERS]),
-    ms: [300, 4_000],
+    // Half of them long enough for a busy machine to give the jobs to another worker meanwhile: that makes zombies.
+    ms: [300, 6_000],
     weight: 5,
     strike: async (fleet, target, forMs) => {
       fleet.member(target).freeze()

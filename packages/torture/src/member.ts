@@ -85,11 +85,13 @@ export class Member {
     this.wanted = false
     const { process, incarnation } = this
     if (!process) return
+    // One that still starts has not got to where it hears signals.
+    const starts = this.upSince === undefined
     const exit = await Promise.race([process.kill('SIGTERM'), pause(STOP_MS)])
     if (!exit) {
       this.options.violation(`${incarnation} did not end within ${STOP_MS} ms of a SIGTERM`)
       await process.kill('SIGKILL')
-    } else if (exit.code !== 0 && exit.signal !== 'SIGKILL')
+    } else if (exit.code !== 0 && exit.signal !== 'SIGKILL' && !(starts && exit.signal === 'SIGTERM'))
       this.options.violation(
         `${incarnation} ended with ${exit.code ?? exit.signal} after a SIGTERM: ${tail(process)}`,
       )

@@ -2,11 +2,14 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
+import { FAULT_NAMES, faultOf } from '../src/faults.ts'
+import { SPARED } from '../src/fleet.ts'
 import { minimise } from '../src/minimise.ts'
 import { type Plan, planOf } from '../src/plan.ts'
 import { tableOf } from '../src/report.ts'
 import { runPlan } from '../src/run.ts'
+import { MODES } from '../src/store.ts'
 
 const SECONDS = 12
 const seed = Number(process.env.TORTURE_SEED ?? Date.now() % 1e9)
@@ -28,11 +31,32 @@ it('a seed is a plan, and another seed is another', () => {
   expect(planOf(8, 2).steps).not.toEqual(planOf(7, 2).steps)
 })
 
-it('no two faults of a plan strike the same target at once', () => {
-  for (const { window, at, target, forMs } of planOf(seed, 5).steps)
-    for (const other of planOf(seed, 5).steps)
-      if (other.window === window && other.target === target && other.at > at)
-        expect(other.at).toBeGreaterThanOrEqual(at + forMs)
+describe.each(MODES)('a plan for a Redis that is %s', (mode) => {
+  const { steps } = planOf(seed, 60, { mode })
+
+  it('strikes no target with two faults at once, and of a cluster one master at a time', () => {
+    const busyUntil = new Map<string, number>()
+    for (const { window, at, target, forMs } of steps) {
+      const struck = `${window} ${target.startsWith('partition-') ? 'a master' : target}`
+      expect(at).toBeGreaterThanOrEqual(busyUntil.get(struck) ?? 0)
+      busyUntil.set(struck, at + forMs)
+    }
+  })
+
+  it('has every fault of the mode within an hour, and none of the other', () => {
+    const fits = FAULT_NAMES.filter((name) => faultOf(name).targets[mode].length > 0)
+    expect(new Set(steps.map(({ fault }) => fault))).toEqual(new Set(fits))
+    expect(steps.filter(({ fault, target }) => !faultOf(fault).targets[mode].includes(target))).toEqual([])
+  })
+
+  it('ends none of those whose memory is judged, and strikes them otherwise', () => {
+    for (const name of SPARED) {
+      const faults = new Set(steps.filter(({ target }) => target === name).map(({ fault }) => fault))
+      expect(faults).not.toContain('process-killed')
+      expect(faults).not.toContain('deploy')
+      expect(faults).toContain('process-frozen')
+    }
+  })
 })
 
 it('of a plan that fails the faults that matter are left', async () => {

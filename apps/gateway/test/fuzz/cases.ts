@@ -73,10 +73,35 @@ const PIECES = [
   '"__proto__":{}',
 ]
 
-/** A message, changed in its structure. `known`: ids and cursors that mean something. */
-const changed = (random: Random, known: readonly string[]): unknown => {
+/** What a case may be made of. */
+export interface Known {
+  /** Ids and cursors that mean something. */
+  names: readonly string[]
+  /** Tokens that are taken; none where the gateway asks for none. */
+  tokens: readonly string[]
+}
+
+/** A token, or nearly one: a character is another, an end is missing, a part is of another token. */
+const token = (random: Random, tokens: readonly string[]): string => {
+  const good = random.pick(tokens)
+  const at = random.below(good.length)
+  return random.pick([
+    good,
+    good,
+    good.slice(0, at) + random.pick(['A', '.', '=', '']) + good.slice(at + 1),
+    good.slice(0, at),
+    good
+      .split('.')
+      .map((part) => (random.chance(0.3) ? (random.pick(tokens).split('.')[random.below(3)] ?? '') : part))
+      .join('.'),
+  ])
+}
+
+/** A message, changed in its structure. */
+const changed = (random: Random, { names: known, tokens }: Known): unknown => {
   const message = structuredClone(random.pick(MESSAGES)) as Record<string, unknown>
   if ('job' in message && random.chance(0.7)) message.job = random.pick(known)
+  if ('token' in message && tokens.length > 0) message.token = token(random, tokens)
   if ('jobs' in message && random.chance(0.7)) message.jobs = [random.pick(known), random.pick(known)]
   for (let changes = random.below(3); changes > 0; changes--) {
     const key = random.pick([...Object.keys(message), random.pick(KEYS)])
@@ -94,7 +119,7 @@ const changed = (random: Random, known: readonly string[]): unknown => {
   return message
 }
 
-const text = (random: Random, known: readonly string[]): Buffer => {
+const text = (random: Random, known: Known): Buffer => {
   let said = JSON.stringify(changed(random, known)) ?? ''
   // Sometimes what no JSON.stringify makes.
   for (let cuts = random.chance(0.4) ? 1 + random.below(4) : 0; cuts > 0; cuts--) {
@@ -110,7 +135,7 @@ const OPCODES = [CONTINUATION, TEXT, TEXT, TEXT, 2, 3, 7, PING, 10, 11, 15]
 /** Some that a client may say, and some that nobody may. */
 const CLOSES = [1000, 1001, 3000, 4000, 4999, 0, 999, 1005, 1006, 1015, 5000, 65_535]
 
-const oddFrame = (random: Random, known: readonly string[]): Buffer => {
+const oddFrame = (random: Random, known: Known): Buffer => {
   const opcode = random.pick(OPCODES)
   const body = random.chance(0.5)
     ? text(random, known)
@@ -125,7 +150,7 @@ const oddFrame = (random: Random, known: readonly string[]): Buffer => {
 }
 
 /** A message in fragments, sometimes with a control frame between them. */
-const fragments = (random: Random, known: readonly string[]): Buffer => {
+const fragments = (random: Random, known: Known): Buffer => {
   const whole = text(random, known)
   const count = 1 + random.below(20)
   const size = Math.ceil(whole.length / count)
@@ -171,10 +196,16 @@ const PATHS = ['/v1/ws?token=x', '/v1/ws?', '//v1/ws', '/v1/jobs/', '*', 'http:/
 const METHODS = ['HEAD', 'POST', 'OPTIONS', 'CONNECT', 'get', 'PRI']
 
 /** A good request, changed in some places or in none. */
-const upgrade = (random: Random, known: readonly string[]): Buffer => {
+const upgrade = (random: Random, { names: known, tokens }: Known): Buffer => {
   const odd = (of: number) => random.chance(of)
   const headers = odd(0.5) ? HEADERS.filter(() => !odd(0.1)) : [...HEADERS]
   for (let more = odd(0.5) ? random.below(3) : 0; more > 0; more--) headers.push(random.pick(ODD_HEADERS))
+  if (tokens.length > 0 && odd(0.8))
+    headers.push(
+      odd(0.5)
+        ? `Authorization: Bearer ${token(random, tokens)}`
+        : `Sec-WebSocket-Protocol: bearer.${token(random, tokens)}`,
+    )
   const path = odd(0.3) ? random.pick(PATHS) : '/v1/ws'
   const target = path === '/v1/jobs/' ? path + random.pick([...known, '..', '%7D', '%', 'a/events']) : path
   const method = odd(0.15) ? random.pick(METHODS) : 'GET'
@@ -186,10 +217,12 @@ const upgrade = (random: Random, known: readonly string[]): Buffer => {
   return odd(0.1) ? bytes.subarray(0, random.below(bytes.length)) : bytes
 }
 
-export const caseOf = (random: Random, known: readonly string[]): Case => {
+export const caseOf = (random: Random, known: Known): Case => {
   const kind = random.pick(['message', 'message', 'frame', 'upgrade'] as const)
   if (kind === 'upgrade') return { kind, bytes: upgrade(random, known), closes: undefined }
   const parts: Buffer[] = []
+  if (known.tokens.length > 0 && random.chance(0.7))
+    parts.push(frame(JSON.stringify({ type: 'hello', token: token(random, known.tokens) })))
   for (let count = 1 + random.below(5); count > 0; count--)
     parts.push(
       kind === 'message'

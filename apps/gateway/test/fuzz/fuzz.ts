@@ -3,10 +3,11 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { CLOSE, ServerMessage } from '@jobs/protocol'
-import { until } from '@jobs/testkit'
+import { openWatcher, until } from '@jobs/testkit'
 import { Follower, type Harness, startHarness } from '../harness.ts'
 import { openRaw } from '../raw.ts'
-import { type Case, caseOf } from './cases.ts'
+import { JWT, sign } from '../tokens.ts'
+import { type Case, caseOf, type Known } from './cases.ts'
 import { randomOf } from './random.ts'
 
 const CASES_AT_ONCE = 16
@@ -23,7 +24,10 @@ const SETTINGS = {
   NODE_OPTIONS: '--max-old-space-size=128',
 }
 
-export const startFuzzed = (): Promise<Harness> => startHarness({ env: SETTINGS })
+export const startFuzzed = ({ tokens = false } = {}): Promise<Harness> =>
+  startHarness({
+    env: tokens ? { ...SETTINGS, ...JWT, GATEWAY_MAX_CONNECTIONS_PER_SUBJECT: '100000' } : SETTINGS,
+  })
 
 export interface Report {
   seed: number
@@ -36,7 +40,7 @@ export interface Report {
 
 export const fuzz = async (
   h: Harness,
-  { seed, seconds }: { seed: number; seconds: number },
+  { seed, seconds, tokens = false }: { seed: number; seconds: number; tokens?: boolean },
 ): Promise<Report> => {
   const report: Report = { seed, cases: 0, ends: {}, faults: [] }
   const fault = (why: string) => report.faults.push(why)
@@ -54,12 +58,25 @@ export const fuzz = async (
   const job = await h.enqueue()
   const held = await h.claim(job)
   const witness = new Follower(job, '0-0')
-  witness.subscribe(await h.watch())
+  const witnessed = ['jobs.v1.json', ...(tokens ? [`bearer.${await sign()}`] : [])]
+  witness.subscribe(await openWatcher(h.url(), witnessed))
   await witness.watcher?.next('live')
   const files = filesOf(h)
   const ended = await h.enqueue()
   await h.jobs.transitions.complete(await h.claim(ended), '1')
-  const known = [job, ended, await h.enqueue(), 'no-such-job', (await h.jobs.get(ended))?.cursor ?? '0-0']
+  const secret = await h.enqueue()
+  const known: Known = {
+    names: [job, ended, secret, 'no-such-job', (await h.jobs.get(ended))?.cursor ?? '0-0'],
+    // None of them is for the third job.
+    tokens: tokens
+      ? [
+          await sign({ jobs: [job, ended], tags: ['batch-7'] }),
+          await sign({ jobs: [ended], sub: 'bob', jti: 'one' }),
+          await sign({ jobs: [], sub: undefined }),
+        ]
+      : [],
+  }
+  const hidden = tokens ? secret : undefined
   let op = 0
   const working = (async () => {
     while (!over) {
@@ -70,7 +87,7 @@ export const fuzz = async (
 
   const throwOne = async (number: number): Promise<void> => {
     const thrown = caseOf(randomOf(seed + number), known)
-    const end = await (thrown.kind === 'upgrade' ? upgrade(h, thrown) : converse(h, thrown))
+    const end = await (thrown.kind === 'upgrade' ? upgrade(h, thrown) : converse(h, thrown, hidden))
     report.cases++
     const name = `${thrown.kind} ${end.how}`
     report.ends[name] = (report.ends[name] ?? 0) + 1
@@ -136,7 +153,7 @@ interface End {
 }
 
 /** Says the case after a good handshake, then that no more comes: whatever it was, the connection ends. */
-const converse = async (h: Harness, { bytes, closes }: Case): Promise<End> => {
+const converse = async (h: Harness, { bytes, closes }: Case, hidden?: string): Promise<End> => {
   const client = await openRaw(h.gateway.port)
   const faults: string[] = client.faults
   if (!client.head.startsWith('HTTP/1.1 101 ')) {
@@ -154,6 +171,8 @@ const converse = async (h: Harness, { bytes, closes }: Case): Promise<End> => {
   for (const message of client.messages) {
     const { error } = ServerMessage.safeParse(message)
     if (error) faults.push(`told what the contract does not know: ${JSON.stringify(message).slice(0, 300)}`)
+    if (hidden !== undefined && message.job === hidden && message.type !== 'error')
+      faults.push(`told what is not granted: ${JSON.stringify(message).slice(0, 300)}`)
     if (message.code === 'internal') faults.push(`told: ${JSON.stringify(message)}`)
   }
   return { how: String(code), faults }

@@ -3,11 +3,11 @@
 // nothing twice.
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { CLOSE, type Close, type ServerMessage } from '@jobs/protocol'
+import type { Member } from '../rooms/room.ts'
+import type { Rooms } from '../rooms/rooms.ts'
+import { Frames, Outbox, type Waiting } from '../sockets/outbox.ts'
 import { refuseJob } from './answers.ts'
-import { Frames, Outbox, type Waiting } from './outbox.ts'
 import { DRAINING, type Refusal } from './refusal.ts'
-import type { Member } from './room.ts'
-import type { Rooms } from './rooms.ts'
 
 /** Milliseconds after which a reader comes back. */
 const RETRY_MS = 2_000

@@ -2,12 +2,13 @@
 // Redis, so WebSocket connections and event streams over HTTP share it.
 import type { ClientMessage, Detail, ErrorCode, ServerMessage } from '@jobs/protocol'
 import { isStateError } from '@jobs/state'
-import type { Grant } from './grant.ts'
-import { granted, type Tally } from './limits.ts'
-import type { Member } from './room.ts'
-import { type Rooms, RoomsFullError } from './rooms.ts'
-import type { TagMember } from './tag-room.ts'
-import type { Told } from './told.ts'
+import type { Grant } from '../auth/grant.ts'
+import { granted, type Tally } from '../limits.ts'
+import type { Member } from '../rooms/room.ts'
+import { type Rooms, RoomsFullError } from '../rooms/rooms.ts'
+import type { TagMember } from '../rooms/tag-room.ts'
+import type { Told } from '../rooms/told.ts'
+import { traced } from '../tracing.ts'
 
 /** Milliseconds that a client is asked to wait while Redis is away. */
 const RETRY_AFTER_MS = 1_000
@@ -178,7 +179,8 @@ export class Subscriptions {
       // What is not for this client is not looked for: neither answer nor time tells whether it is there.
       const allowed = this.client.grant.mayWatchJob(job)
       if (!allowed) this.client.refused({ job })
-      const exists = allowed && (await this.rooms.join(job, member, cursor, id))
+      const exists =
+        allowed && (await traced('watch', { job }, () => this.rooms.join(job, member, cursor, id)))
       // The same words for a job that is unknown and one that is not for this client.
       if (!exists && leave())
         this.error('not_found', 'There is no such job, or it is not for you to watch.', { id, job })

@@ -16,7 +16,7 @@ import {
   readWhetherLast,
   Subscriber,
 } from '@jobs/state'
-import { lag } from './metrics.ts'
+import { lag } from '../metrics.ts'
 import { ReadGate } from './read-gate.ts'
 import { Reads } from './reads.ts'
 import type { RoomSource } from './room.ts'

@@ -1,9 +1,9 @@
 // The token of one connection, from hello to its end: none yet, granted, about to expire, expired, revoked. It knows no
 // socket: event streams over HTTP use it as well.
 import { CLOSE, type Close, type ServerMessage, TIMES_V1 } from '@jobs/protocol'
+import { errorOf } from '../sockets/subscriptions.ts'
 import { type Auth, type Denied, isDenied } from './auth.ts'
 import type { Grant } from './grant.ts'
-import { errorOf } from './subscriptions.ts'
 
 /** Part of a token's life after which its client is told that it ends. */
 const WARN_AT = 0.8

@@ -2,7 +2,7 @@
 import { STATUS_CODES } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { type ErrorCode, SUBPROTOCOL } from '@jobs/protocol'
-import { bump, counts } from './metrics.ts'
+import { bump, counts } from '../metrics.ts'
 
 export interface Refusal {
   status: number

@@ -1,6 +1,6 @@
 // The socket of `ws`, with what the gateway knows of it.
 import { WebSocket } from 'ws'
-import type { Connection } from './connection.ts'
+import type { Connection } from '../sockets/connection.ts'
 
 export class PublicSocket extends WebSocket {
   /** After a cut the event tells 1006 only. */

@@ -2,13 +2,14 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { CLOSE } from '@jobs/protocol'
 import { Cursor, isStateError, JobId } from '@jobs/state'
+import type { Auth } from '../auth/auth.ts'
+import type { Grant } from '../auth/grant.ts'
+import { snapshotText } from '../rooms/room.ts'
+import { type Rooms, RoomsFullError } from '../rooms/rooms.ts'
+import { traced } from '../tracing.ts'
 import { type Answers, JSON_TYPE, refuseJob, VARY } from './answers.ts'
-import type { Auth } from './auth.ts'
 import { EVENT_STREAM, EventStream, lastEventId } from './event-stream.ts'
-import type { Grant } from './grant.ts'
 import { isRefusal } from './refusal.ts'
-import { snapshotText } from './room.ts'
-import { type Rooms, RoomsFullError } from './rooms.ts'
 
 export interface JobRoute {
   job: string
@@ -138,8 +139,10 @@ export const jobRoutes = ({
         const { subject } = grant
         auth.audit({ what: 'job', reason: 'not granted', peer, subject, job })
         unknown(response)
-      } else if (events) await stream(request, response, job, grant)
-      else await tell(request, response, job)
+      } else
+        await traced(events ? 'stream' : 'read', { job, headers: request.headers }, () =>
+          events ? stream(request, response, job, grant) : tell(request, response, job),
+        )
     } catch (error) {
       if (!response.headersSent) failed(response, error)
       else if (!isStateError(error)) onError(error)

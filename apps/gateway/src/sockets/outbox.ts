@@ -2,9 +2,9 @@
 // more is handed to the socket, and what waits is folded; above the hard limit the socket is cut, and its client resumes
 // by cursor. One slow socket costs the others nothing.
 import type { WebSocket } from 'ws'
+import { folded, type Told, textOf } from '../rooms/told.ts'
 import { frameOf } from './frame.ts'
 import { type Rounds, rounds, type Sender } from './rounds.ts'
-import { folded, type Told, textOf } from './told.ts'
 
 /** Bytes handed to the socket and not taken by the system, above which the rest waits here. */
 const SOFT_LIMIT_BYTES = 262_144

@@ -1,7 +1,7 @@
 // Which pages may connect. A browser says where a page comes from and lets no page lie about it; what is not a browser says
 // nothing, or anything, and is judged by its token alone.
 import type { IncomingMessage } from 'node:http'
-import type { Refusal } from './refusal.ts'
+import type { Refusal } from '../http/refusal.ts'
 
 const LOOPBACK_NAME = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/
 

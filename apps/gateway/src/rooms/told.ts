@@ -1,7 +1,7 @@
 // The `events` message: what a room tells its watchers. Made once for all who stand at the same place; folded further
 // where one socket falls behind.
 import type { StoredEvent } from '@jobs/state'
-import { counts } from './metrics.ts'
+import { counts } from '../metrics.ts'
 
 export type Item = StoredEvent
 

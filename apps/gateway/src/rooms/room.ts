@@ -2,9 +2,9 @@
 // from the stream before it tells on. It knows neither Redis nor sockets: this is where the two meet.
 import type { Detail, ResetReason } from '@jobs/protocol'
 import { type Continuation, eventOfMessage, isTerminal, msOf, type Snapshot, seqOf } from '@jobs/state'
-import { granted } from './limits.ts'
-import { bump, counts } from './metrics.ts'
-import { rounds } from './rounds.ts'
+import { granted } from '../limits.ts'
+import { bump, counts } from '../metrics.ts'
+import { rounds } from '../sockets/rounds.ts'
 import { bytesOf, type Item, type Told, withoutStaleProgress } from './told.ts'
 
 /** A watcher, as the room sees it. */

@@ -2,9 +2,9 @@
 // take in time and which count among what all sockets together may leave untaken.
 import type { ServerResponse } from 'node:http'
 import type { ErrorCode } from '@jobs/protocol'
+import { rounds, type Sender } from '../sockets/rounds.ts'
+import { errorOf } from '../sockets/subscriptions.ts'
 import type { Refusal } from './refusal.ts'
-import { rounds, type Sender } from './rounds.ts'
-import { errorOf } from './subscriptions.ts'
 
 /** What one client is told is not for another, nor for a page of another origin. */
 export const VARY = { vary: 'Authorization, Origin' }

@@ -12,7 +12,7 @@ import {
   type JWTVerifyGetKey,
 } from 'jose'
 import type { z } from 'zod'
-import type { GatewayConfig } from './config.ts'
+import type { GatewayConfig } from '../config.ts'
 
 /** The key set can't be fetched at the moment. */
 export class KeysUnavailable extends Error {
