@@ -32,10 +32,12 @@ export const startLifeWorker = async (
   name: string,
   { last = false, straight }: LifeOptions,
 ): Promise<LifeWorker> => {
-  /** A heartbeat is part of every life; of an attempt that was lost none comes. */
+  /** A heartbeat is part of every life; of an attempt that was lost none comes, and who is to stop has 3 s. */
   const beaten = async ({ id, signal }: { id: string; signal: AbortSignal }) => {
     const key = straight.transitions.keysFor(id).heartbeat(id)
-    await until(async () => signal.aborted || (await straight.link.call('EXISTS', key)) === 1, {
+    const since = performance.now()
+    const over = () => signal.aborted && performance.now() - since > 2_000
+    await until(async () => over() || (await straight.link.call('EXISTS', key)) === 1, {
       what: `a heartbeat of ${id}`,
     })
   }
