@@ -139,7 +139,7 @@ await runService('gateway', async () => {
     onClosed: (about) => log.debug(about, 'a connection closed'),
   })
   let stopping = false
-  const trouble = () => (stopping ? 'this gateway is stopping' : (tailer.trouble ?? guard.trouble))
+  const trouble = () => (stopping ? 'this gateway is stopping' : (tailer.unready ?? guard.trouble))
   const ops = await serveOps(
     config.GATEWAY_OPS_HOST,
     config.GATEWAY_OPS_PORT,

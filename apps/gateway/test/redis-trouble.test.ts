@@ -119,6 +119,22 @@ it('keeps up through a pause of all clients', async () => {
   await seesTheEnd(one)
 })
 
+it('ends the subscription of a job that cannot be read, and leaves the others alone', async () => {
+  h = await startHarness()
+  const one = await followed()
+  const damaged = await h.enqueue()
+  one.watcher.send({ type: 'subscribe', job: damaged })
+  await one.watcher.next((message) => message.type === 'live' && message.job === damaged)
+  const client = h.redis.client()
+  const stream = h.jobs.transitions.keysFor(damaged).events(damaged)
+  await client.del(stream)
+  await client.set(stream, 'by hand')
+  await client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+  expect(await one.watcher.next('error')).toMatchObject({ code: 'internal', job: damaged, retryable: false })
+  await green()
+  await seesTheEnd(one)
+})
+
 it('answers unavailable while a script occupies Redis, and goes on after it', async () => {
   h = await startHarness()
   const one = await followed()

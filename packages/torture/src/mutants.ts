@@ -22,10 +22,10 @@ export const MUTANTS = {
     from: '  if current ~= fence then\n',
     to: "  if current and kind == 'progress' then call(PUBLISH, events_key(id), int(seq + 1) .. '-' .. AT .. ' progress ' .. attempt .. ' ' .. value) end\n  if current ~= fence then\n",
   },
-  'cursor-not-followed': {
-    says: 'a sweep ends after its first step',
-    from: "        answer[1] = name .. ' ' .. on\n",
-    to: "        answer[1] = '0-0'\n",
+  'ever-forgiving': {
+    says: 'every sweep counts as the first after a silence of Redis',
+    from: 'if not gap or gap < 0 or gap > max_gap then',
+    to: 'if true then',
   },
 } as const satisfies Record<string, Patch>
 export type MutantName = keyof typeof MUTANTS

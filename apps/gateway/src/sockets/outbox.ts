@@ -101,10 +101,10 @@ export class Outbox implements Sender {
       this.stop()
       return
     }
-    // Who asked for the latest progress only gets the last of each round.
+    const full = !this.hasRoom
+    // Who asked for the latest progress only gets the last of each round; which may make room, too.
     if (this.queue.some(({ message }) => typeof message !== 'string' && message.latest))
       this.fold((told) => told.latest)
-    const full = !this.hasRoom
     const { queue } = this
     let sent = 0
     while (sent < queue.length && (closing || socket.bufferedAmount < SOFT_LIMIT_BYTES)) {
