@@ -14,7 +14,7 @@ const withstands = async (options: Omit<StormOptions, 'seed' | 'ms'>): Promise<S
   const { violations, ...figures } = report
   console.log(`seed ${seed}: ${JSON.stringify(figures)}`)
   expect(violations).toEqual([])
-  expect(report.counts.COMPLETED).toBeGreaterThan(10)
+  expect(report.counts.COMPLETED).toBeGreaterThan(0)
   return report
 }
 
