@@ -1,6 +1,8 @@
 // The gateway's settings, from the environment.
+
+import { parseArgs } from 'node:util'
 import { LIMITS_V1, TIMES_V1 } from '@jobs/protocol'
-import { commonConfig, flagSetting, portSetting } from '@jobs/service'
+import { ConfigError, commonConfig, flagSetting, HelpAsked, portSetting, settingsOf } from '@jobs/service'
 import { TOKEN_ALGORITHMS, TOKEN_AUDIENCE, type TokenAlgorithm } from '@jobs/state'
 import { z } from 'zod'
 import { isLoopback, originOf } from './auth/origin.ts'
@@ -81,7 +83,7 @@ export const GatewayConfig = z
     GATEWAY_PORT: portSetting.default(8_080),
     /** Several gateways of one host listen to the same port; the system spreads connections over them (Linux). */
     GATEWAY_REUSE_PORT: flagSetting,
-    /** For /livez and /readyz; on the host of GATEWAY_OPS_HOST. */
+    /** For /livez, /readyz and /metrics; on the host of GATEWAY_OPS_HOST. */
     GATEWAY_OPS_PORT: portSetting.default(9_101),
     GATEWAY_OPS_HOST: z.string().default('127.0.0.1'),
     /**
@@ -145,3 +147,18 @@ export const GatewayConfig = z
           'everybody who reaches it watch every job',
       })
   })
+
+/** @throws HelpAsked for --help; ConfigError for any other argument */
+export const checkArguments = (args: string[]): void => {
+  let help: boolean
+  try {
+    help = parseArgs({ args, options: { help: { type: 'boolean', default: false } } }).values.help
+  } catch (error) {
+    throw new ConfigError(`${(error as Error).message} The gateway is set by its environment: see --help.`)
+  }
+  if (help)
+    throw new HelpAsked(
+      'The gateway of @jobs: tells browsers and other clients what happens to their jobs.\n' +
+        `It is set by its environment, here with what holds unless set:\n${settingsOf(GatewayConfig)}`,
+    )
+}

@@ -2,6 +2,7 @@
 import { CLOSE, TIMES_V1 } from '@jobs/protocol'
 import { listen } from '@jobs/service'
 import type { Auth } from './auth/auth.ts'
+import { Answers } from './http/answers.ts'
 import type { EventStream } from './http/event-stream.ts'
 import { publicServer } from './http/http.ts'
 import { jobRoutes } from './http/job-routes.ts'
@@ -52,16 +53,16 @@ export interface Gateway {
 }
 
 export const startGateway = async (tailer: Tailer, options: GatewayOptions): Promise<Gateway> => {
-  const { admission, onError, onKeptOut, onClosed } = options
+  const { admission, auth, onError, onKeptOut, onClosed } = options
   const rooms = new Rooms(tailer, options.maxRooms)
   const connections = new Set<Connection | EventStream>()
+  const answers = new Answers()
   let draining = false
   let emptied: () => void = () => undefined
   /** Since when Redis has been away, and whether clients know. */
   let awaySince: number | undefined
   let toldAway = false
 
-  const { auth } = options
   const leave = (connection: Connection | EventStream) => {
     connections.delete(connection)
     if (draining && connections.size === 0) emptied()
@@ -70,6 +71,9 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
     auth,
     rooms,
     heartbeats: new Heartbeats(options.heartbeatMs, Math.min(TIMES_V1.pong, options.heartbeatMs)),
+    get redisAway() {
+      return toldAway
+    },
     onFault: onError,
     onClosed: (connection, code) => {
       countClose(code)
@@ -85,7 +89,6 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
       const connection = new Connection(socket, host, { grant, peer })
       connections.add(connection)
       counts.opened++
-      if (toldAway) connection.say({ type: 'redis', available: false })
       // Its token was still being looked at when the drain began.
       if (draining) connection.close(CLOSE.draining)
     },
@@ -93,10 +96,13 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
     jobs: jobRoutes({
       rooms,
       auth,
+      answers,
       heartbeatMs: options.heartbeatMs,
       onStream: (stream, response) => {
         connections.add(stream)
         response.on('close', () => leave(stream))
+        // As above.
+        if (draining) stream.close(CLOSE.draining)
       },
       onError,
     }),
@@ -106,7 +112,7 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
   const tellAll = async (available: boolean): Promise<void> => {
     let told = 0
     for (const connection of [...connections]) {
-      connection.say({ type: 'redis', available })
+      connection.sayRedis(available)
       if (++told % TOLD_AT_ONCE === 0) await new Promise((resolve) => setImmediate(resolve))
     }
   }
@@ -125,7 +131,7 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
     port,
     rooms,
     get queuedBytes() {
-      let bytes = 0
+      let bytes = answers.queuedBytes
       for (const connection of connections) bytes += connection.queuedBytes
       return bytes
     },
@@ -133,10 +139,8 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
       draining = true
       open.drain()
       clearInterval(looks)
-      const spreadMs = Math.max(
-        0,
-        Math.min(options.drainMs - CLOSE_GRACE_MS, connections.size * SPREAD_PER_CONNECTION_MS),
-      )
+      const graceMs = Math.min(CLOSE_GRACE_MS, options.drainMs)
+      const spreadMs = Math.min(options.drainMs - graceMs, connections.size * SPREAD_PER_CONNECTION_MS)
       const leaving = [...connections]
       for (const connection of leaving) connection.say({ type: 'draining', spreadMs })
       const gone = new Promise<void>((resolve) => {
@@ -145,7 +149,7 @@ export const startGateway = async (tailer: Tailer, options: GatewayOptions): Pro
       })
       for (const [i, connection] of leaving.entries())
         setTimeout(() => connection.close(CLOSE.draining), (spreadMs * i) / leaving.length)
-      const deadline = new Promise<void>((resolve) => setTimeout(resolve, spreadMs + CLOSE_GRACE_MS).unref())
+      const deadline = new Promise<void>((resolve) => setTimeout(resolve, spreadMs + graceMs).unref())
       await Promise.race([gone, deadline])
       open.server.close()
       open.server.closeAllConnections()

@@ -167,6 +167,14 @@ export class Admission {
     return null
   }
 
+  /** For one request over a connection that is no socket and becomes none. */
+  ask(address: string): KeptOut | null {
+    const share = this.shareOf(addressGroup(address))
+    if (share.empty) return 'address_rate'
+    share.take()
+    return null
+  }
+
   /** One address that comes and goes all the time gets half of the rate, so that others still get in. */
   private shareOf(group: string): Bucket {
     const { perSecond } = this.options

@@ -14,17 +14,27 @@ import { openToAll, tokenAuth } from './auth/auth.ts'
 import { originJudge } from './auth/origin.ts'
 import { Revocations } from './auth/revocations.ts'
 import { tokenKeyOf } from './auth/token-key.ts'
-import { GatewayConfig } from './config.ts'
+import { checkArguments, GatewayConfig } from './config.ts'
 import { startGateway } from './gateway.ts'
-import { Admission, granted, type KeptOut, Tally, withinDescriptors } from './limits.ts'
+import { Admission, granted, Tally, withinDescriptors } from './limits.ts'
 import { gatewayMetrics } from './metrics.ts'
 import { Tailer } from './rooms/tailer.ts'
 import { rounds } from './sockets/rounds.ts'
 
-/** Milliseconds between log lines about clients that a limit keeps out. */
-const KEPT_OUT_LOG_MS = 60_000
+/** Milliseconds between two log lines about the same trouble, where each client may be the cause of one. */
+const SELDOM_MS = 60_000
+
+const toldAt = new Map<string, number>()
+/** Whether it is to be told again. */
+const isDue = (what: string): boolean => {
+  const now = performance.now()
+  if (now - (toldAt.get(what) ?? Number.NEGATIVE_INFINITY) < SELDOM_MS) return false
+  toldAt.set(what, now)
+  return true
+}
 
 await runService('gateway', async () => {
+  checkArguments(process.argv.slice(2))
   const config = loadConfig(GatewayConfig, process.env)
   const log = createLogger('gateway', config.LOG_LEVEL)
   const options = {
@@ -82,7 +92,9 @@ await runService('gateway', async () => {
         namespace: options.namespace,
         inQuery: config.GATEWAY_TOKEN_IN_QUERY,
         revocations,
-        onFault: (error) => log.warn(describe(error), 'tokens cannot be checked'),
+        onFault: (error) => {
+          if (isDue('tokens')) log.warn(describe(error), 'tokens cannot be checked; told once a minute')
+        },
       })
     : openToAll(common)
   Object.assign(granted, {
@@ -106,7 +118,6 @@ await runService('gateway', async () => {
     perSecond: config.GATEWAY_ACCEPTS_PER_SECOND,
     proxies: config.GATEWAY_TRUSTED_PROXIES,
   })
-  const toldAt: Partial<Record<KeptOut, number>> = {}
   const gateway = await startGateway(tailer, {
     host: config.GATEWAY_HOST,
     port: config.GATEWAY_PORT,
@@ -119,9 +130,7 @@ await runService('gateway', async () => {
     drainMs: config.GATEWAY_DRAIN_MS,
     onError,
     onKeptOut: (limit, address) => {
-      const now = performance.now()
-      if (now - (toldAt[limit] ?? Number.NEGATIVE_INFINITY) < KEPT_OUT_LOG_MS) return
-      toldAt[limit] = now
+      if (!isDue(limit)) return
       const fix = limit.startsWith('address')
         ? 'if it is a proxy of yours, name it in GATEWAY_TRUSTED_PROXIES'
         : undefined
@@ -130,7 +139,7 @@ await runService('gateway', async () => {
     onClosed: (about) => log.debug(about, 'a connection closed'),
   })
   let stopping = false
-  const trouble = () => (stopping ? 'this gateway is stopping' : (tailer.trouble ?? guard.trouble))
+  const trouble = () => (stopping ? 'this gateway is stopping' : (tailer.unready ?? guard.trouble))
   const ops = await serveOps(
     config.GATEWAY_OPS_HOST,
     config.GATEWAY_OPS_PORT,

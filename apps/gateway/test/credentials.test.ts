@@ -1,7 +1,7 @@
 // The end of a token, on a clock that the test moves: a warning, a grace, the close.
-import type { ServerMessage } from '@jobs/protocol'
+import { CLOSE, type ServerMessage } from '@jobs/protocol'
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
-import { openToAll } from '../src/auth/auth.ts'
+import { type Denied, openToAll } from '../src/auth/auth.ts'
 import { Credentials } from '../src/auth/credentials.ts'
 import { EVERYTHING, type Grant } from '../src/auth/grant.ts'
 import { Tally } from '../src/limits.ts'
@@ -12,7 +12,7 @@ const DAY = 86_400_000
 beforeEach(() => void vi.useFakeTimers())
 afterEach(() => void vi.useRealTimers())
 
-const start = (lifeMs: number, next?: Grant) => {
+const start = (lifeMs: number, next?: Grant | Denied) => {
   const told: (ServerMessage | number)[] = []
   const holder = {
     ...{ connection: 'c', peer: undefined, regranted: () => undefined },
@@ -52,11 +52,27 @@ it('counts anew from a refresh, even in the grace', async () => {
     expiresAt: Date.now() + DAY,
   })
   await vi.advanceTimersByTimeAsync(MINUTE + 24_000)
-  await credentials.refresh('another')
+  await credentials.present('another')
   expect(credentials.expired).toBe(false)
   await vi.advanceTimersByTimeAsync(MINUTE)
   expect(told).toHaveLength(1)
   await vi.advanceTimersByTimeAsync(DAY)
+  expect(told.slice(1)).toMatchObject([{ type: 'expiring' }, 4101])
+})
+
+it('goes on with the token it has where a refresh cannot be judged, and ends with it', async () => {
+  const unavailable: Denied = {
+    status: 503,
+    code: 'unavailable',
+    message: 'Try again.',
+    close: CLOSE.internal,
+  }
+  const { told, credentials } = start(MINUTE, unavailable)
+  expect(await credentials.present('another')).toBe(false)
+  expect(told).toEqual([
+    { type: 'error', code: 'unavailable', message: 'Try again.', retryable: true, retryAfterMs: 2_000 },
+  ])
+  await vi.advanceTimersByTimeAsync(MINUTE + 25_000)
   expect(told.slice(1)).toMatchObject([{ type: 'expiring' }, 4101])
 })
 

@@ -61,6 +61,8 @@ it('ends by its deadline, though clients take nothing', async () => {
   h.gateway.kill('SIGTERM')
   expect((await h.gateway.exited).code).toBe(0)
   expect(performance.now() - began).toBeLessThan(4_000)
+  // In order, not by the guard against a stop that takes too long.
+  expect(h.gateway.stdout.at(-1)).toContain('"msg":"stopped"')
   stalled.terminate()
 })
 

@@ -1,4 +1,5 @@
 // What is refused before it is a socket, and how: by bytes on the wire, as no well-behaved client would send them.
+import { connect } from 'node:net'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { dial, say } from './dial.ts'
 import { type Harness, startHarness } from './harness.ts'
@@ -53,6 +54,21 @@ it('answers one response to requests sent one behind the other, and closes', asy
   expect(await say(h.gateway.port, get(HOST) + get(HOST) + get(HOST), 9)).toEqual([426])
 })
 
+it('cuts whoever was refused and goes on sending, a byte at a time', async () => {
+  const socket = connect(h.gateway.port, '127.0.0.1')
+  socket.on('error', () => undefined)
+  // What came is not to end it.
+  socket.on('data', () => undefined)
+  socket.write('no request\r\n\r\n')
+  const trickle = setInterval(() => socket.write('x'), 200)
+  const closed = await new Promise<boolean>((resolve) => {
+    socket.on('close', () => resolve(true))
+    setTimeout(() => resolve(false), 4_000)
+  })
+  clearInterval(trickle)
+  expect(closed).toBe(true)
+})
+
 it('closes connections that never finish a request, and serves others meanwhile', async () => {
   const slow = ['', 'G', 'GET /v1/ws HTTP/1.1\r\nHost: x\r\nA: '].map((text) => say(h.gateway.port, text, 9))
   expect((await dial(h.gateway.port)).status).toBe(101)
@@ -63,7 +79,6 @@ it('closes connections that never finish a request, and serves others meanwhile'
 it('lives on when requests and upgrades are reset at any byte', async () => {
   const text = get(HOST + UPGRADE + KEY)
   const resets = Array.from({ length: text.length }, async (_, end) => {
-    const { connect } = await import('node:net')
     const socket = connect(h.gateway.port, '127.0.0.1')
     socket.on('error', () => undefined)
     await new Promise<void>((resolve) => socket.write(text.slice(0, end + 1), () => resolve()))

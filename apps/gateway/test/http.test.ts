@@ -1,5 +1,6 @@
 // A job over plain HTTP, as curl sees it: snapshot, ETag, every refusal.
 import { request } from 'node:http'
+import { connect } from 'node:net'
 import { keysOf } from '@jobs/state'
 import { until } from '@jobs/testkit'
 import { afterAll, beforeAll, expect, it } from 'vitest'
@@ -117,6 +118,36 @@ it('tells how the lease stands, who is lost, and when the job may be done', asyn
   await h.redis.client().del(keysOf(h.jobs.namespace, 0).heartbeat(id))
   expect(await look()).toMatchObject({ lease: { lost: true, remainingMs: 0 }, etaMs: null })
 })
+
+it('answers the first of several requests sent at once, refuses those behind it, and closes', async () => {
+  const id = await h.enqueue()
+  const text = await new Promise<string>((resolve) => {
+    const socket = connect(h.gateway.port, '127.0.0.1')
+    let heard = ''
+    socket.on('data', (data) => {
+      heard += data
+    })
+    socket.on('close', () => resolve(heard))
+    socket.write(`GET /v1/jobs/${id} HTTP/1.1\r\nHost: localhost\r\n\r\n`.repeat(3))
+  })
+  expect([...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status)).toEqual(['200', '400'])
+  expect(text).toContain('"code":"bad_request","message":"send a request once')
+})
+
+it.each([
+  ['another method', 'a', { method: 'POST' }, 405, 'bad_request'],
+  ['a token in the URL', 'a?token=secret', {}, 400, 'bad_request'],
+  ['another page', 'a', { headers: { origin: 'https://evil.example' } }, 403, 'unauthorized'],
+] as const)(
+  'tells %s what is wrong as an error message, for nobody to keep',
+  async (_, path, init, status, code) => {
+    for (const at of [path, path.replace('a', 'a/events')]) {
+      const response = await fetch(`http://127.0.0.1:${h.gateway.port}/v1/jobs/${at}`, init)
+      expect([response.status, response.headers.get('cache-control')]).toEqual([status, 'no-store'])
+      expect(await response.json()).toMatchObject({ type: 'error', code, retryable: false })
+    }
+  },
+)
 
 it('says 503 and when to come back while Redis is away', async () => {
   const id = await h.enqueue()

@@ -129,6 +129,9 @@ describe('a gateway with small limits', () => {
     // A room that is there takes any number.
     two.send({ type: 'subscribe', job: ids[0] })
     await two.next('live')
+    // A room whose watchers were told the end is closed like any other.
+    await h.jobs.cancel(ids[3] as string)
+    await two.next('complete')
     for (const watcher of [one, two]) watcher.terminate()
   })
 

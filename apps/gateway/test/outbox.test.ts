@@ -43,12 +43,8 @@ const fakeSocket = () => {
 
 const open = () => {
   const fake = fakeSocket()
-  const slow = vi.fn()
-  return {
-    ...fake,
-    slow,
-    outbox: new Outbox(fake.socket, { slow, drained: () => undefined }, { of: new Rounds() }),
-  }
+  const [slow, drained] = [vi.fn(), vi.fn()]
+  return { ...fake, slow, drained, outbox: new Outbox(fake.socket, { slow, drained }, { of: new Rounds() }) }
 }
 
 const event = (seq: number, type: string, size = 10) => {
@@ -178,4 +174,13 @@ it('gives who asked for the latest only the last progress of a tick', async () =
   for (let seq = 1; seq <= 5; seq++) outbox.push(told(seq, 'progress', { latest: true }))
   await tick()
   expect(messages()).toMatchObject([{ from: 1, to: 5, conflated: 4, items: [{ seq: 5 }] }])
+})
+
+it('says that there is room again when folding alone has made it', async () => {
+  const { outbox, drained } = open()
+  for (let seq = 1; seq <= 3; seq++) outbox.push(told(seq, 'progress', { latest: true, size: 120_000 }))
+  expect(outbox.hasRoom).toBe(false)
+  await tick()
+  expect(outbox.hasRoom).toBe(true)
+  expect(drained).toHaveBeenCalledOnce()
 })

@@ -1,7 +1,15 @@
 // Redis in trouble, seen through the gateway: it notices, says so, and tells everything once Redis is well again.
-import { type CuttingProxy, startProxy, type TestRedis, until, type Watcher } from '@jobs/testkit'
+import {
+  type CuttingProxy,
+  openWatcher,
+  startProxy,
+  type TestRedis,
+  until,
+  type Watcher,
+} from '@jobs/testkit'
 import { afterEach, expect, it } from 'vitest'
 import { Follower, type Harness, type Held, startHarness } from './harness.ts'
+import { JWT, sign } from './tokens.ts'
 
 let h: Harness
 let proxy: CuttingProxy | undefined
@@ -19,9 +27,11 @@ const behindProxy = async ({ port }: TestRedis): Promise<string> => {
 const red = () => until(async () => !(await h.ready()), { what: '/readyz red' })
 const green = () => until(() => h.ready(), { what: '/readyz green' })
 
-const followed = async (): Promise<{ held: Held; watcher: Watcher; follower: Follower }> => {
+const followed = async (
+  open = () => h.watch(),
+): Promise<{ held: Held; watcher: Watcher; follower: Follower }> => {
   const held = await h.claim(await h.enqueue())
-  const watcher = await h.watch()
+  const watcher = await open()
   const follower = new Follower(held.id, '0-0')
   follower.subscribe(watcher)
   await watcher.next('live')
@@ -53,14 +63,17 @@ it('notices a subscription that answers and hears nothing, and makes another', a
   expect((await h.metrics())['jobs_gateway_gaps_total{cause="reconnect"}']).toBeGreaterThan(0)
 })
 
-it('tells its clients that Redis is away, newcomers too, and when it is back; nothing is lost', async () => {
-  h = await startHarness()
-  const one = await followed()
+it('tells its clients that Redis is away, newcomers once they are welcome, and when it is back; nothing is lost', async () => {
+  h = await startHarness({ env: JWT })
+  const token = await sign()
+  const one = await followed(() => openWatcher(h.url(), ['jobs.v1.json', `bearer.${token}`]))
   await h.redis.freeze()
   await red()
+  const late = await openWatcher(h.url())
   expect(await one.watcher.next('redis')).toMatchObject({ available: false })
-  const late = await h.watch()
-  expect(await late.next('redis')).toMatchObject({ available: false })
+  late.send({ type: 'hello', token })
+  expect(await late.next()).toMatchObject({ type: 'welcome' })
+  expect(await late.next()).toMatchObject({ type: 'redis', available: false })
   await h.redis.thaw()
   for (const watcher of [one.watcher, late])
     expect(await watcher.next('redis')).toMatchObject({ available: true })
@@ -103,6 +116,22 @@ it('keeps up through a pause of all clients', async () => {
   const one = await followed()
   await h.redis.client().call('CLIENT', 'PAUSE', '2500', 'ALL')
   for (let op = 1; op <= 20; op++) await h.jobs.transitions.progress(one.held, op, `${op}`)
+  await seesTheEnd(one)
+})
+
+it('ends the subscription of a job that cannot be read, and leaves the others alone', async () => {
+  h = await startHarness()
+  const one = await followed()
+  const damaged = await h.enqueue()
+  one.watcher.send({ type: 'subscribe', job: damaged })
+  await one.watcher.next((message) => message.type === 'live' && message.job === damaged)
+  const client = h.redis.client()
+  const stream = h.jobs.transitions.keysFor(damaged).events(damaged)
+  await client.del(stream)
+  await client.set(stream, 'by hand')
+  await client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+  expect(await one.watcher.next('error')).toMatchObject({ code: 'internal', job: damaged, retryable: false })
+  await green()
   await seesTheEnd(one)
 })
 

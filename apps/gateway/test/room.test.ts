@@ -1,7 +1,8 @@
 // The races of a room, each made to happen: the source answers when the test says so.
 import { type Continuation, eventOfMessage, type Snapshot } from '@jobs/state'
 import { expect, it, vi } from 'vitest'
-import { type Member, Room, type RoomSource } from '../src/rooms/room.ts'
+import { type Member, Room } from '../src/rooms/room.ts'
+import type { RoomSource } from '../src/rooms/room-reads.ts'
 import { textOf } from '../src/rooms/told.ts'
 
 /** As a script publishes it. */
@@ -29,7 +30,9 @@ const setUp = () => {
   const since = vi.fn<RoomSource['since']>()
   const later = vi.fn<RoomSource['later']>()
   const isLast = vi.fn<RoomSource['isLast']>(async () => false)
-  return { snapshot, since, later, isLast, room: new Room('j', { snapshot, since, later, isLast }) }
+  const emptied = vi.fn()
+  const room = new Room('j', { snapshot, since, later, isLast }, emptied)
+  return { snapshot, since, later, isLast, emptied, room }
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: tests look into messages freely.
@@ -145,6 +148,33 @@ it('hands a repair that failed to be tried again, and loses nothing', async () =
   expect(messages.map(({ type }) => type)).toEqual(['events', 'complete'])
 })
 
+it('says that it is empty once the last watcher was told the end', async () => {
+  const { room, snapshot, emptied, messages } = await seated({ seq: 1, at: 10 })
+  snapshot.mockResolvedValueOnce(snapshotAt(1, 10))
+  const other = watcher()
+  room.expect(other.member)
+  await room.join(other.member, undefined, undefined)
+  room.leave(other.member)
+  expect(emptied).not.toHaveBeenCalled()
+  room.hear(message(2, 20, 'COMPLETED'))
+  expect(messages.map(({ type }) => type)).toEqual(['events', 'complete'])
+  expect(emptied).toHaveBeenCalledOnce()
+})
+
+it('hands a repair that failed over once, however many events showed the gap', async () => {
+  const { room, since, later } = await seated({ seq: 1, at: 10 })
+  const answer = Promise.withResolvers<Continuation | null>()
+  since.mockReturnValueOnce(answer.promise)
+  for (const seq of [3, 5, 7]) room.hear(message(seq, seq * 10))
+  answer.reject(new Error('gone'))
+  await settle()
+  expect(later).toHaveBeenCalledOnce()
+  since.mockRejectedValueOnce(new Error('gone'))
+  room.hear(message(9, 90))
+  await settle()
+  expect(later).toHaveBeenCalledTimes(2)
+})
+
 it('does not let a live event of another history hide that Redis has lost what was told', async () => {
   const { room, since, messages } = await seated({ seq: 5, at: 50 })
   room.lost()
@@ -178,7 +208,7 @@ it('tells what was heard while it read after a loss of the connection', async ()
 })
 
 it('calls a stream that was trimmed meanwhile trimmed, and a job that is gone not found', async () => {
-  const { room, since, messages, member } = await seated({ seq: 1, at: 10 })
+  const { room, since, messages, member, emptied } = await seated({ seq: 1, at: 10 })
   since.mockResolvedValueOnce(read(900, 90, { gap: 'trimmed' }))
   await room.recovered()
   expect(messages[0]).toMatchObject({ type: 'reset', reason: 'trimmed' })
@@ -187,6 +217,7 @@ it('calls a stream that was trimmed meanwhile trimmed, and a job that is gone no
   expect(messages.at(-1)).toEqual({ type: 'unsubscribed', job: 'j', code: 'not_found' })
   expect(member.left).toHaveBeenCalled()
   expect(room.empty).toBe(true)
+  expect(emptied).toHaveBeenCalledOnce()
 })
 
 it('notices a history that begins anew under a connection that held', async () => {

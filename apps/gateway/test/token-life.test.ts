@@ -153,9 +153,13 @@ describe('keys at an address', () => {
       socket.resetAndDestroy()
     }
     expect((await gone).status).toBe(503)
-    expect(performance.now() - began).toBeLessThan(3_500)
+    // After 3 s, and what a busy machine takes.
+    expect(performance.now() - began).toBeLessThan(10_000)
     for (let i = 0; i < 5; i++) expect(await status(token)).toBe(503)
     expect(fetched).toBe(1)
+    const told = gateway.stdout.filter((line) => line.includes('tokens cannot be checked'))
+    expect(told).toHaveLength(1)
+    expect(told[0]).toContain('could not be fetched: TimeoutError')
   })
 
   it('that answers again is asked again; a kid is looked for in it and nowhere else', async () => {

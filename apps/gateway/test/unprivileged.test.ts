@@ -1,5 +1,5 @@
 // The processes as they are to be run: by nobody, without capabilities, where nothing can be written.
-import { fromSource, startProcess, startTestRedis, type TestRedis } from '@jobs/testkit'
+import { fromSource, startProcess, startTestRedis, type TestRedis, until } from '@jobs/testkit'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 
 const NOBODY = 65_534
@@ -30,7 +30,9 @@ it.skipIf(!mayBecomeNobody).each(['gateway', 'reaper'])(
       },
     )
     const { opsPort } = JSON.parse(await child.line((line) => line.includes('"msg":"listening"')))
-    expect((await fetch(`http://127.0.0.1:${opsPort}/livez`)).status).toBe(200)
+    await until(async () => (await fetch(`http://127.0.0.1:${opsPort}/readyz`)).status === 200, {
+      what: '/readyz green',
+    })
     child.kill('SIGTERM')
     expect(await child.exited).toEqual({ code: 0, signal: null })
     expect(child.stderr).toEqual([])

@@ -1,6 +1,6 @@
 // The reaper's settings, from the environment, and its one argument.
 import { parseArgs } from 'node:util'
-import { ConfigError, commonConfig, portSetting } from '@jobs/service'
+import { ConfigError, commonConfig, HelpAsked, portSetting, settingsOf } from '@jobs/service'
 import { z } from 'zod'
 
 export const ReaperConfig = z.object({
@@ -13,13 +13,22 @@ export const ReaperConfig = z.object({
 })
 export type ReaperConfig = z.infer<typeof ReaperConfig>
 
-/** @throws ConfigError when there is any other argument */
+const DRY_RUN = '--dry-run: one pass that says what it would do and writes nothing'
+
+/** @throws HelpAsked for --help; ConfigError when there is any other argument */
 export const isDryRun = (args: string[]): boolean => {
+  const flag = { type: 'boolean', default: false } as const
+  let given: { 'dry-run': boolean; help: boolean }
   try {
-    return parseArgs({ args, options: { 'dry-run': { type: 'boolean', default: false } } }).values['dry-run']
+    given = parseArgs({ args, options: { 'dry-run': flag, help: flag } }).values
   } catch (error) {
-    throw new ConfigError(
-      `${(error as Error).message} The reaper takes only --dry-run: one pass that says what it would do and writes nothing.`,
-    )
+    throw new ConfigError(`${(error as Error).message} The reaper takes only ${DRY_RUN}.`)
   }
+  if (given.help)
+    throw new HelpAsked(
+      'The reaper of @jobs: finds dead workers and gives their jobs to others.\n' +
+        `  ${DRY_RUN}\n` +
+        `It is set by its environment, here with what holds unless set:\n${settingsOf(ReaperConfig)}`,
+    )
+  return given['dry-run']
 }

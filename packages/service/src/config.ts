@@ -1,7 +1,8 @@
 // Configuration by environment: one zod schema per process, every mistake told at once.
 import { z } from 'zod'
 
-const port = z.coerce.number().int().min(0).max(65_535)
+/** Port 0 lets the system choose. */
+export const portSetting = z.coerce.number().int().min(0).max(65_535)
 
 /** `true` or `false`; false when unset. */
 export const flagSetting = z
@@ -9,7 +10,7 @@ export const flagSetting = z
   .default('false')
   .transform((value) => value === 'true')
 
-/** What every process takes. Durations are milliseconds; port 0 lets the system choose. */
+/** What every process takes. Durations are milliseconds. */
 export const commonConfig = {
   REDIS_URL: z
     .string()
@@ -30,12 +31,20 @@ export const commonConfig = {
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
 }
 
-export const portSetting = port
-
 export class ConfigError extends Error {
   override name = 'ConfigError'
   readonly code = 'INVALID_CONFIG'
 }
+
+/** The settings' names with what they are unless they are set, one a line: for `--help`. */
+export const settingsOf = ({ shape }: z.ZodObject): string =>
+  Object.entries(shape)
+    .map(([name, setting]) => {
+      const unset = (setting as z.ZodType).safeParse(undefined)
+      const value = unset.success && typeof unset.data !== 'object' ? unset.data : undefined
+      return `  ${name}${value === undefined || value === '' ? '' : `=${value}`}\n`
+    })
+    .join('')
 
 /** Whether DEBUG has ioredis print what it sends: passwords and payloads. */
 const printsCommands = (debug = ''): boolean =>

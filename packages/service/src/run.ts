@@ -36,6 +36,9 @@ export interface Service {
   stopWithinMs?: number
 }
 
+/** Thrown by a start that was asked what the process is: its message is printed, and the process ends well. */
+export class HelpAsked extends Error {}
+
 /**
  * Runs a service until it is told to stop. Exit codes: 0 stopped in order, 1 failed to start or broke, 2 wrong
  * configuration.
@@ -76,6 +79,10 @@ export const runService = async (
   try {
     ;({ log, service } = await start())
   } catch (error) {
+    if (error instanceof HelpAsked) {
+      process.stdout.write(error.message)
+      process.exit(0)
+    }
     log.fatal(describe(error), 'could not start')
     process.exit((error as { code?: string }).code === 'INVALID_CONFIG' ? 2 : 1)
   }

@@ -42,11 +42,15 @@ const expanded = (cursor: string, stored: string): StoredEvent => {
     return { cursor, seq: Number(seq), type: 'state', state, body }
   }
   const split = rest.indexOf(' ')
-  const value = `"attempt":${rest.slice(0, split)},"${VALUE[kind] ?? 'value'}":${rest.slice(split + 1)}`
+  // A kind of a later release may come without a value.
+  const value =
+    split < 0
+      ? `"attempt":${rest}`
+      : `"attempt":${rest.slice(0, split)},"${VALUE[kind] ?? 'value'}":${rest.slice(split + 1)}`
   return { cursor, seq: Number(seq), type: kind, state: null, body: `${head}"${kind}",${value}}` }
 }
 
-const MESSAGE = /^(?:[1-9]\d*)-\d+ [a-z]+(?:>[A-Z]+)? \d/
+const MESSAGE = /^(?:[1-9]\d*)-\d+ [a-z]+(?:>[A-Z]+ \d+(?:,|$)| \d+(?: .|$))/
 
 /** The event of a message on a job's channel, or null for a text that is none of ours. */
 export const eventOfMessage = (message: string): StoredEvent | null => {

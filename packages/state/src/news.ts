@@ -16,8 +16,8 @@ export class News {
   async of(channel: string): Promise<Wakeups> {
     this.subscriber ??= new Subscriber(this.options, {
       onMessage: (on) => this.wake(on),
-      onRecovered: () => {
-        for (const on of this.waiting.keys()) this.wake(on)
+      onRecovered: (channels) => {
+        for (const on of channels) this.wake(on)
       },
     })
     const wakes = this.waiting.get(channel) ?? new Set()

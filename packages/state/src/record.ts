@@ -77,7 +77,7 @@ export const snapshotOf = (id: string, reply: unknown): Snapshot | null => {
     priority = 'normal',
     tags,
   } = (json(hash.options) ?? {}) as Options
-  const labels = tags ? tags.split(' ') : []
+  const labels = typeof tags === 'string' && tags !== '' ? tags.split(' ') : []
   const { startedAt } = runOf(hash.run)
   return {
     id,

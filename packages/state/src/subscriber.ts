@@ -1,6 +1,6 @@
 // Listens to channels. In a cluster each channel is heard from the node that owns its slot. Publish/subscribe is at most
-// once: whoever uses this treats a message as a hint of what is in the stream, and every `onRecovered` as a gap in all
-// of the channels.
+// once: whoever uses this treats a message as a hint of what is in the stream, and every `onRecovered` as a gap in each of
+// the channels that it names.
 import { parseAddress } from './address.ts'
 import { ClusterServers } from './cluster.ts'
 import { Connection, isServerAnswer, type LinkOptions } from './connection.ts'
@@ -10,8 +10,9 @@ export interface Listener {
   /** @param aheadMs how far the clock of the server is ahead of ours, as last measured by a probe; 0 without one */
   onMessage(channel: string, message: string, aheadMs: number): void
   /** Channels are subscribed again after a connection was lost or a slot has moved: each may have missed messages. */
-  onRecovered(): void
-  onLost?(): void
+  onRecovered(channels: readonly string[]): void
+  /** The connection that these were heard on is gone; the others' is not. */
+  onLost?(channels: readonly string[]): void
 }
 
 /**
@@ -67,7 +68,6 @@ export class Subscriber {
   private probe: Probe | undefined
   private readonly checks: NodeJS.Timeout
   private soon: { channels: string[]; heard: Promise<boolean> } | undefined
-  private established = false
   private broken = false
   private mending = false
   private closed = false
@@ -88,9 +88,16 @@ export class Subscriber {
     return [...this.ears.values()].every(isAlive)
   }
 
+  /** Whether some messages arrive: in a cluster the channels of other nodes are heard while one is away. */
+  get partlyAlive(): boolean {
+    return this.alive || (this.cluster?.ready === true && [...this.ears.values()].some(isAlive))
+  }
+
   /** Of the connection that has been silent for longest: since its last probe came back, and how long that took. */
   get probed(): { ageMs: number; roundTripMs: number } {
-    const ears = [...this.ears.values()].filter(({ channel }) => channel !== undefined)
+    const ears = [...this.ears.values()].filter(
+      ({ channel, connection }) => channel !== undefined || !connection.ready,
+    )
     const oldest = Math.min(...ears.map(({ heardAt }) => heardAt))
     return {
       ageMs: ears.length === 0 ? 0 : performance.now() - oldest,
@@ -140,29 +147,18 @@ export class Subscriber {
     this.cluster?.close()
   }
 
-  /** Places every channel that is not where it belongs, until all are; tells of it after each round that placed some. */
+  /** Places every channel that is not where it belongs, until all are; tells of each as soon as it is. */
   private async mend(): Promise<void> {
     this.broken = true
     if (this.mending || this.closed) return
     this.mending = true
-    let toTell = this.established
     while (this.broken && !this.closed) {
       this.broken = false
-      const before = this.placed.size
-      const complete = await this.place()
-      toTell ||= this.placed.size > before
-      if (!complete) {
-        this.broken = true
-        if (this.placed.size > before) {
-          this.listener.onRecovered()
-          toTell = false
-        }
-        await pause(MEND_PAUSE_MS)
-      }
+      if (await this.place()) continue
+      this.broken = true
+      await pause(MEND_PAUSE_MS)
     }
     this.mending = false
-    this.established = true
-    if (toTell && !this.closed) this.listener.onRecovered()
   }
 
   private async place(): Promise<boolean> {
@@ -197,11 +193,19 @@ export class Subscriber {
         let all = true
         for (const channels of slots.values())
           for (let i = 0; i < channels.length; i += CHANNELS_AT_ONCE)
-            all = (await this.listen(ear, channels.slice(i, i + CHANNELS_AT_ONCE))) && all
+            all = (await this.recover(ear, channels.slice(i, i + CHANNELS_AT_ONCE))) && all
         return all
       }),
     )
     return complete && heard.every((each) => each)
+  }
+
+  private async recover(ear: Ear, channels: string[]): Promise<boolean> {
+    if (!(await this.listen(ear, channels))) return false
+    // Nobody waits for one that was let go of meanwhile.
+    const heard = channels.filter((channel) => this.placed.get(channel) === ear)
+    if (heard.length > 0 && !this.closed) this.listener.onRecovered(heard)
+    return true
   }
 
   /** Whether Redis has confirmed the channels. */
@@ -279,14 +283,11 @@ export class Subscriber {
 
   private lost(ear: Ear): void {
     if (this.closed) return
-    let some = false
-    for (const [channel, at] of this.placed)
-      if (at === ear) {
-        this.placed.delete(channel)
-        some = true
-      }
-    if (some) this.listener.onLost?.()
-    if (some || !this.cluster) void this.mend()
+    const channels: string[] = []
+    for (const [channel, at] of this.placed) if (at === ear) channels.push(channel)
+    for (const channel of channels) this.placed.delete(channel)
+    if (channels.length > 0) this.listener.onLost?.(channels)
+    if (channels.length > 0 || !this.cluster) void this.mend()
   }
 
   /** A half-open connection looks alive for ever: one that does not answer is replaced. */

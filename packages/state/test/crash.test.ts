@@ -90,7 +90,7 @@ const running = (job: Snapshot) => job.state === 'PROCESSING' || isTerminal(job.
 /** One life through the trial's proxy, from the worker's start to the job's end. */
 const live = async ({ straight, connect }: World, life: Life, { name, proxy }: Trial): Promise<void> => {
   const producer = connect(proxy.port)
-  const first = await startLifeWorker(connect(proxy.port), name)
+  const first = await startLifeWorker(connect(proxy.port), name, { straight })
   await producer.enqueue(lifeJob(name), { life }, { id: name, backoff: { delayMs: 0 } })
   let last = first
   if (life === 'cancel' || life === 'release') {
@@ -98,7 +98,7 @@ const live = async ({ straight, connect }: World, life: Life, { name, proxy }: T
     if (life === 'cancel') await producer.cancel(name)
     else {
       await first.stop({ graceMs: 0 })
-      last = await startLifeWorker(straight, name, true)
+      last = await startLifeWorker(straight, name, { straight, last: true })
     }
   }
   await straight.wait(name)
@@ -187,6 +187,7 @@ it.each(LIVES)(
     const child = startProcess(process.execPath, fromSource('packages/state/test/worker-process.ts'), {
       env: {
         NAMESPACE: namespace,
+        STRAIGHT: redis.url,
         WORKERS: JSON.stringify(trials.map(({ name, proxy }) => ({ name, port: proxy.port }))),
       },
     })
@@ -204,7 +205,9 @@ it.each(LIVES)(
     await child.kill('SIGKILL')
 
     const reaper = startReaper(straight, { minIdleMs: 200, maxGapMs: 0 }, () => undefined)
-    const workers = await Promise.all(trials.map(({ name }) => startLifeWorker(straight, name, true)))
+    const workers = await Promise.all(
+      trials.map(({ name }) => startLifeWorker(straight, name, { straight, last: true })),
+    )
     await Promise.all(trials.map(({ name }) => straight.wait(name)))
     await Promise.all(workers.map((worker) => worker.stop()))
     await reaper.stop()

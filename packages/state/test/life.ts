@@ -1,6 +1,7 @@
 // The whole life of a job, as a handler lives it: everything a worker may say of it is said, and it ends as its payload
 // asks. For tests that break it off at any point.
 import { defineJob, FinalError, type Jobs, Worker } from '@jobs/state'
+import { until } from '@jobs/testkit'
 
 /** How the first attempt ends; a further one completes. */
 export const LIVES = ['complete', 'retry', 'fail', 'cancel', 'release'] as const
@@ -19,8 +20,27 @@ const LEASE = { leaseMs: 1_500, heartbeatMs: 100 }
 /** Lines of one attempt, in order. */
 export const LINES = ['first', 'second', 'third']
 
-/** @param last it will not be stopped: what was to be handed back is completed */
-export const startLifeWorker = async (jobs: Jobs, name: string, last = false): Promise<LifeWorker> => {
+interface LifeOptions {
+  /** It will not be stopped: what was to be handed back is completed. */
+  last?: boolean
+  /** Past whatever breaks the worker's own connection. */
+  straight: Jobs
+}
+
+export const startLifeWorker = async (
+  jobs: Jobs,
+  name: string,
+  { last = false, straight }: LifeOptions,
+): Promise<LifeWorker> => {
+  /** A heartbeat is part of every life; of an attempt that was lost none comes, and who is to stop has 3 s. */
+  const beaten = async ({ id, signal }: { id: string; signal: AbortSignal }) => {
+    const key = straight.transitions.keysFor(id).heartbeat(id)
+    const since = performance.now()
+    const over = () => signal.aborted && performance.now() - since > 2_000
+    await until(async () => over() || (await straight.link.call('EXISTS', key)) === 1, {
+      what: `a heartbeat of ${id}`,
+    })
+  }
   const worker: LifeWorker = new Worker(
     jobs,
     lifeJob(name),
@@ -30,8 +50,7 @@ export const startLifeWorker = async (jobs: Jobs, name: string, last = false): P
       await job.progress(1)
       await job.saveCheckpoint({ at: job.attempt })
       job.log(second)
-      // A heartbeat is part of every life; the first one has to connect the thread that sends it.
-      await new Promise((resolve) => setTimeout(resolve, 5 * LEASE.heartbeatMs))
+      await beaten(job)
       job.log(third)
       const { life } = job.payload
       if (life === 'fail') throw new FinalError('for good')

@@ -3,7 +3,8 @@ import { createInterface } from 'node:readline'
 import { Jobs } from '@jobs/state'
 import { type LifeWorker, startLifeWorker } from './life.ts'
 
-const { NAMESPACE = '', WORKERS = '[]' } = process.env
+const { NAMESPACE = '', STRAIGHT = '', WORKERS = '[]' } = process.env
+const straight = new Jobs({ url: STRAIGHT, namespace: NAMESPACE })
 const workers = new Map<string, LifeWorker>()
 createInterface({ input: process.stdin }).on('line', (line) => {
   void workers.get(line.slice('stop '.length))?.stop({ graceMs: 0 })
@@ -13,6 +14,6 @@ await Promise.all(
     // A frozen connection is noticed by nobody before the end.
     const patient = { deadlineMs: 60_000, commandTimeoutMs: 30_000 }
     const jobs = new Jobs({ url: `redis://127.0.0.1:${port}`, namespace: NAMESPACE, ...patient })
-    workers.set(name, await startLifeWorker(jobs, name))
+    workers.set(name, await startLifeWorker(jobs, name, { straight }))
   }),
 )

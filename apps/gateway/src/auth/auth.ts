@@ -174,8 +174,9 @@ const pageJudge = (judgeOrigin: JudgeOrigin, audit: Audit) => (request: Incoming
   return refusal
 }
 
-const asRefusal = ({ status, message }: Denied): Refusal => ({
+const asRefusal = ({ status, code, message }: Denied): Refusal => ({
   status,
+  code,
   message,
   headers: status === 401 ? { 'www-authenticate': 'Bearer' } : { 'retry-after': '2' },
 })

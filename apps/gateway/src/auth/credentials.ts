@@ -7,6 +7,8 @@ import type { Grant } from './grant.ts'
 
 /** Part of a token's life after which its client is told that it ends. */
 const WARN_AT = 0.8
+/** Milliseconds until a refresh is tried again that could not be judged. */
+const RETRY_AFTER_MS = 2_000
 /** Node takes no longer timers. */
 const MAX_TIMER_MS = 2 ** 31 - 1
 
@@ -47,18 +49,6 @@ export class Credentials {
     return this.current?.expiresAt !== undefined && Date.now() >= this.current.expiresAt
   }
 
-  /** The first token. Answers whether it was accepted; if not, the connection is being closed. */
-  async present(token: string): Promise<boolean> {
-    // It came in time, whatever it is.
-    clearTimeout(this.timer)
-    return this.judge(token)
-  }
-
-  /** Another token for the same subject. */
-  refresh(token: string): Promise<boolean> {
-    return this.judge(token)
-  }
-
   end(): void {
     this.ended = true
     clearTimeout(this.timer)
@@ -67,11 +57,18 @@ export class Credentials {
     this.counted = false
   }
 
-  private async judge(token: string): Promise<boolean> {
+  /** The first token, or another for the same subject. Answers whether it was accepted. */
+  async present(token: string): Promise<boolean> {
     const before = this.current
+    // The first came in time, whatever it is.
+    if (!before) clearTimeout(this.timer)
     const judged = await this.auth.ofToken(token)
     if (this.ended) return false
-    if (isDenied(judged)) return this.deny(judged)
+    if (isDenied(judged)) {
+      // What is wrong is not the token; the one before goes on, and so does its clock.
+      if (before && judged.code === 'unavailable') return this.putOff(judged)
+      return this.deny(judged)
+    }
     if (!before) return this.begin(judged)
     if (before.subject !== judged.subject) return this.deny(ANOTHER)
     this.accept(judged)
@@ -86,6 +83,11 @@ export class Credentials {
     if (!this.counted) return this.deny(TOO_MANY, 'connection', grant.subject)
     this.accept(grant)
     return true
+  }
+
+  private putOff({ code, message }: Denied): false {
+    this.holder.say(errorOf(code, message, { retryAfterMs: RETRY_AFTER_MS }))
+    return false
   }
 
   private deny(

@@ -15,7 +15,23 @@ import type { z } from 'zod'
 import type { GatewayConfig } from '../config.ts'
 
 /** The key set can't be fetched at the moment. */
-export class KeysUnavailable extends Error {}
+export class KeysUnavailable extends Error {
+  override name = 'KeysUnavailable'
+  readonly code = 'KEYS_UNAVAILABLE'
+
+  constructor(why: string) {
+    super(`the key set of GATEWAY_JWT_JWKS_URL could not be fetched: ${why}`)
+  }
+}
+
+/** What went wrong, in a word: a code of the system, or what the answer was. It tells nothing of the address. */
+const whyNot = (error: unknown): string => {
+  const { name, code, cause } = error as Error & { code?: unknown }
+  if (typeof code === 'string') return code
+  return cause ? whyNot(cause) : error instanceof NotFetched ? error.message : name
+}
+
+class NotFetched extends Error {}
 
 /** Milliseconds for one fetch, within what a handshake waits; after a failure; and between looks for unknown keys. */
 const FETCH_MS = 2_000
@@ -86,22 +102,23 @@ const publicKeys = (text: string, algorithm: keyof typeof CURVES): KeyObject | J
  */
 const remoteKeys = (url: URL): JWTVerifyGetKey => {
   let failedAt = Number.NEGATIVE_INFINITY
+  let why = ''
   return createRemoteJWKSet(url, {
     timeoutDuration: FETCH_MS,
     cooldownDuration: COOLDOWN_MS,
     [customFetch]: async (from, options) => {
-      if (performance.now() - failedAt < RETRY_MS)
-        throw new KeysUnavailable('the key set could not be fetched')
+      if (performance.now() - failedAt < RETRY_MS) throw new KeysUnavailable(why)
       try {
         const response = await fetch(from, options)
         // The body too, within the same time.
         const text = await response.text()
-        if (response.status !== 200) throw new Error(`HTTP ${response.status}`)
+        if (response.status !== 200) throw new NotFetched(`HTTP ${response.status}`)
         createLocalJWKSet(JSON.parse(text) as JSONWebKeySet)
         return new Response(text)
-      } catch (cause) {
+      } catch (error) {
         failedAt = performance.now()
-        throw new KeysUnavailable('the key set could not be fetched', { cause })
+        why = whyNot(error)
+        throw new KeysUnavailable(why)
       }
     },
   })

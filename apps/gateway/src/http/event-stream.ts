@@ -2,13 +2,17 @@
 // at once is one event, whose id is the cursor it leads to; so a reader that comes back with it misses nothing and sees
 // nothing twice.
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Close, ServerMessage } from '@jobs/protocol'
+import { CLOSE, type Close, type ServerMessage } from '@jobs/protocol'
 import type { Member } from '../rooms/room.ts'
 import type { Rooms } from '../rooms/rooms.ts'
-import { Frames, Outbox } from '../sockets/outbox.ts'
+import { Frames, Outbox, type Waiting } from '../sockets/outbox.ts'
+import { refuseJob } from './answers.ts'
+import { DRAINING, type Refusal } from './refusal.ts'
 
 /** Milliseconds after which a reader comes back. */
 const RETRY_MS = 2_000
+/** Milliseconds that a reader gets to take the last that it is told. */
+const GOODBYE_MS = 2_000
 
 export const EVENT_STREAM = {
   'content-type': 'text/event-stream; charset=utf-8',
@@ -30,6 +34,7 @@ export class EventStream {
   private readonly options: EventStreamOptions
   private readonly outbox: Outbox
   private heartbeat: NodeJS.Timeout | undefined
+  private goodbye: NodeJS.Timeout | undefined
 
   constructor(response: ServerResponse, options: EventStreamOptions) {
     this.response = response
@@ -49,6 +54,7 @@ export class EventStream {
     this.outbox = new Outbox(socket, owner, { frames: events })
     response.on('close', () => {
       clearInterval(this.heartbeat)
+      clearTimeout(this.goodbye)
       this.outbox.stop()
     })
   }
@@ -77,14 +83,19 @@ export class EventStream {
     if (this.response.headersSent) this.outbox.push(JSON.stringify(message))
   }
 
+  sayRedis(available: boolean): void {
+    this.say({ type: 'redis', available })
+  }
+
   /** Bytes that the reader has not taken yet. */
   get queuedBytes(): number {
     return this.outbox.queuedBytes
   }
 
-  /** A reader comes back by itself, after `retry`. */
-  close(_why: Close): void {
-    this.end()
+  /** A reader comes back by itself, after `retry`; one that has been told nothing yet is told why. */
+  close(why: Close): void {
+    if (this.response.headersSent) this.end()
+    else refuseJob(this.response, refusalOf(why))
   }
 
   private open(): void {
@@ -95,22 +106,40 @@ export class EventStream {
 
   private end(): void {
     if (this.response.writableEnded) return
+    clearInterval(this.heartbeat)
     this.outbox.flush(true)
     this.response.end()
+    this.goodbye = setTimeout(() => this.response.destroy(), GOODBYE_MS).unref()
+  }
+}
+
+const refusalOf = (why: Close): Refusal => {
+  if (why === CLOSE.draining) return DRAINING
+  const expired = why === CLOSE.tokenExpired
+  return {
+    status: 401,
+    code: expired ? 'token_expired' : 'unauthorized',
+    message: `The token ${expired ? 'has expired' : 'was revoked'}; get a new one.`,
+    headers: { 'www-authenticate': 'Bearer' },
   }
 }
 
 const isComplete = (text: string): boolean => text.startsWith('{"type":"complete"')
 
-const eventOf = (frame: string): string => {
-  const messages = [JSON.parse(frame) as ServerMessage | ServerMessage[]].flat()
-  const last = messages.findLast((message) => 'cursor' in message)
-  const id = last && 'cursor' in last ? `id: ${last.cursor}\n` : ''
-  // Between its tokens JSON may have line ends, if its writer put them there.
-  return `${id}data: ${frame.replace(/[\r\n]+/g, ' ')}\n\n`
-}
+/** The first in a text is the message's own: what a caller wrote stands behind it, and in a string its quotes are escaped. */
+const CURSOR = /"cursor":"(\d+-\d+)"/
 
-const events = new Frames((text) => Buffer.from(eventOf(text)))
+/** Nothing is parsed: what a worker wrote, or another release, is its reader's to make sense of. */
+const cursorOf = ({ message }: Waiting): string | undefined =>
+  typeof message === 'string' ? CURSOR.exec(message)?.[1] : message.cursor
+
+const events = new Frames((text, queue, from, to) => {
+  let cursor: string | undefined
+  for (let i = to - 1; i >= from && cursor === undefined; i--) cursor = cursorOf(queue[i] as Waiting)
+  const id = cursor === undefined ? '' : `id: ${cursor}\n`
+  // Between its tokens JSON may have line ends, if its writer put them there.
+  return Buffer.from(`${id}data: ${text.replace(/[\r\n]+/g, ' ')}\n\n`)
+})
 
 /** Where the reader left off; undefined: at no place. */
 export const lastEventId = (request: IncomingMessage): string | undefined =>

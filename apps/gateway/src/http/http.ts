@@ -8,14 +8,17 @@ import { type Auth, tokenInQuery } from '../auth/auth.ts'
 import type { Grant } from '../auth/grant.ts'
 import { type Admission, granted, type KeptOut } from '../limits.ts'
 import { bump, counts } from '../metrics.ts'
+import { refuseJob } from './answers.ts'
 import { allowOrigin, answerPreflight, isPreflight } from './cors.ts'
 import { type JobRoutes, jobRouteOf } from './job-routes.ts'
 import { PublicSocket } from './public-socket.ts'
-import { bodyOf, isRefusal, type Refusal, reasonOf, refuse } from './refusal.ts'
+import { bodyOf, DRAINING, isRefusal, type Refusal, reasonOf, refuse } from './refusal.ts'
 
 const PATH = '/v1/ws'
 /** Headers a request may have; Node by itself drops what is above its limit and goes on. */
 const MAX_HEADERS = 100
+/** Requests of a connection that are refused since the one before them is not answered; one more, and it is cut. */
+const MOST_AHEAD = 16
 /** Milliseconds a client has for its request's headers. */
 const HEADERS_TIMEOUT_MS = 5_000
 
@@ -35,13 +38,14 @@ const KEPT_OUT: Record<KeptOut, Refusal> = {
   address: {
     status: 429,
     reason: 'address',
+    code: 'limit_exceeded',
     message: 'this address has as many connections as it may',
     headers: { 'retry-after': '10' },
   },
   address_rate: {
     status: 429,
     reason: 'address_rate',
-    message: 'this address connects too often',
+    message: 'this address connects, or asks, too often',
     headers: { 'retry-after': '2' },
   },
   rate: {
@@ -99,19 +103,29 @@ export const publicServer = (options: PublicServerOptions): PublicServer => {
 
   const addressOf = (request: IncomingMessage, socket: Socket) =>
     admission.addressOf(socket, request.headers['x-forwarded-for'] as string)
-  const admit = (socket: Socket, address: string): Refusal | null => {
-    const keptOut = admission.admit(socket, address)
+  const admitted = (keptOut: KeptOut | null, address: string): Refusal | null => {
     if (keptOut) onKeptOut(keptOut, address)
     return keptOut && KEPT_OUT[keptOut]
   }
 
+  /** Requests of a connection that are not answered yet. */
+  const unanswered = new WeakMap<Duplex, number>()
+
   server.on('request', (request, response) => {
+    const { socket } = request
+    const ahead = unanswered.get(socket) ?? 0
+    if (ahead > MOST_AHEAD) {
+      socket.destroy()
+      return
+    }
+    unanswered.set(socket, ahead + 1)
+    response.on('close', () => unanswered.set(socket, (unanswered.get(socket) ?? 1) - 1))
     // A job's payload is its owner's to write: no browser is to take it for a page.
     response.setHeader('x-content-type-options', 'nosniff')
     const route = jobRouteOf(pathOf(request))
-    const address = addressOf(request, request.socket)
+    const address = addressOf(request, socket)
     const preflight = route !== null && isPreflight(request)
-    let refused = preflight ? null : refusalOfForm(request)
+    let refused = (ahead > 0 ? AHEAD : null) ?? (preflight ? null : refusalOfForm(request))
     if (route && !refused) {
       refused = auth.refusalOfPage(request, address) ?? null
       if (!refused) allowOrigin(request, response)
@@ -121,8 +135,11 @@ export const publicServer = (options: PublicServerOptions): PublicServer => {
       answerPreflight(response)
       return
     }
-    // A stream holds its connection like a WebSocket does, and is admitted like one.
-    if (route?.events && !refused) refused = admit(request.socket, address)
+    if (route && !refused) {
+      // A stream holds its connection like a WebSocket does, and is admitted like one.
+      const keptOut = route.events ? admission.admit(socket, address) : admission.ask(address)
+      refused = admitted(keptOut, address)
+    }
     if (route && !refused) {
       // Admitted once, and for one stream.
       if (route.events) response.shouldKeepAlive = false
@@ -131,6 +148,11 @@ export const publicServer = (options: PublicServerOptions): PublicServer => {
     }
     const refusal = refused ?? UPGRADE_REQUIRED
     bump(counts.refused, reasonOf(refusal))
+    if (route) {
+      response.shouldKeepAlive = false
+      refuseJob(response, refusal)
+      return
+    }
     response.writeHead(refusal.status, {
       'content-type': 'application/json',
       connection: 'close',
@@ -142,13 +164,17 @@ export const publicServer = (options: PublicServerOptions): PublicServer => {
   server.on('upgrade', (request, socket, head) => {
     // A reset before the upgrade is through would end the process.
     socket.on('error', destroyOnError)
+    if (unanswered.get(socket)) {
+      socket.destroy()
+      return
+    }
     const address = addressOf(request, socket as Socket)
     const refusal =
       refusalOfForm(request) ??
       refusalOf(request) ??
       upgradeRefusal(request) ??
       auth.refusalOfPage(request, address) ??
-      admit(socket as Socket, address)
+      admitted(admission.admit(socket as Socket, address), address)
     if (refusal) {
       refuse(socket, refusal)
       return
@@ -202,11 +228,11 @@ const TOKEN_IN_QUERY: Refusal = {
 
 const pathOf = (request: IncomingMessage): string => (request.url ?? '').split('?')[0] as string
 
-const DRAINING: Refusal = {
-  status: 503,
-  reason: 'draining',
-  message: 'this gateway is stopping; try another one',
-  headers: { 'retry-after': '1' },
+/** Its answer would wait behind the one before, out of sight of every limit, and nobody would hear that the client has gone. */
+const AHEAD: Refusal = {
+  status: 400,
+  reason: 'ahead',
+  message: 'send a request once the one before it has been answered, or over another connection',
 }
 
 const refusalOfForm = (request: IncomingMessage): Refusal | null => {

@@ -1,15 +1,15 @@
 // A job over plain HTTP, on the port of the WebSockets: its snapshot, and its events as a stream.
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { ErrorCode } from '@jobs/protocol'
+import { CLOSE } from '@jobs/protocol'
 import { Cursor, isStateError, JobId } from '@jobs/state'
 import type { Auth } from '../auth/auth.ts'
 import type { Grant } from '../auth/grant.ts'
 import { snapshotText } from '../rooms/room.ts'
 import { type Rooms, RoomsFullError } from '../rooms/rooms.ts'
-import { errorOf } from '../sockets/subscriptions.ts'
 import { traced } from '../tracing.ts'
+import { type Answers, JSON_TYPE, refuseJob, VARY } from './answers.ts'
 import { EVENT_STREAM, EventStream, lastEventId } from './event-stream.ts'
-import { bodyOf, isRefusal } from './refusal.ts'
+import { isRefusal } from './refusal.ts'
 
 export interface JobRoute {
   job: string
@@ -22,22 +22,15 @@ export const jobRouteOf = (path: string): JobRoute | null => {
   return job === undefined ? null : { job, events: events !== undefined }
 }
 
-const STATUS = {
-  bad_request: 400,
-  not_found: 404,
-  limit_exceeded: 429,
-  unavailable: 503,
-  internal: 500,
-} satisfies Partial<Record<ErrorCode, number>>
-const JSON_TYPE = 'application/json; charset=utf-8'
-/** Seconds until a reader tries again while Redis is away. */
-const RETRY_AFTER_S = 1
+/** Seconds until a reader tries again what can't be had at the moment. */
+const LATER = { 'retry-after': '1' }
 /** What Node's timers take, in milliseconds. */
 const LONGEST_MS = 2_147_483_647
 
 export interface JobRoutesOptions {
   rooms: Rooms
   auth: Auth
+  answers: Answers
   /** Milliseconds between comments on a stream. */
   heartbeatMs: number
   /** Of every stream that is opened, to be ended when the gateway stops. */
@@ -53,19 +46,32 @@ export type JobRoutes = (
   peer: string,
 ) => Promise<void>
 
-export const jobRoutes = ({ rooms, auth, heartbeatMs, onStream, onError }: JobRoutesOptions): JobRoutes => {
+export const jobRoutes = ({
+  rooms,
+  auth,
+  answers,
+  heartbeatMs,
+  onStream,
+  onError,
+}: JobRoutesOptions): JobRoutes => {
   const failed = (response: ServerResponse, error: unknown) => {
-    if (isStateError(error) || error instanceof RoomsFullError)
-      refuse(response, 'unavailable', 'Jobs cannot be read at the moment; try again.')
+    if (error instanceof RoomsFullError)
+      refuseJob(response, { status: 503, code: 'limit_exceeded', message: error.message, headers: LATER })
+    else if (isStateError(error))
+      refuseJob(response, {
+        status: 503,
+        message: 'Jobs cannot be read at the moment; try again.',
+        headers: LATER,
+      })
     else {
       onError(error)
-      refuse(response, 'internal', 'The gateway failed at this; try again.')
+      refuseJob(response, { status: 500, message: 'The gateway failed at this; try again.', headers: LATER })
     }
   }
 
   /** The same words for a job that is unknown and one that is not for this client. */
   const unknown = (response: ServerResponse) =>
-    refuse(response, 'not_found', 'There is no such job, or it is not for you to watch.')
+    refuseJob(response, { status: 404, message: 'There is no such job, or it is not for you to watch.' })
 
   const tell = async (request: IncomingMessage, response: ServerResponse, job: string) => {
     const snapshot = await rooms.look(job)
@@ -77,15 +83,18 @@ export const jobRoutes = ({ rooms, auth, heartbeatMs, onStream, onError }: JobRo
       response.writeHead(304, headers).end()
       return
     }
-    const body = snapshotText(snapshot, undefined)
-    const length = Buffer.byteLength(body)
-    response.writeHead(200, { ...headers, 'content-type': JSON_TYPE, 'content-length': length }).end(body)
+    const body = Buffer.from(snapshotText(snapshot, undefined))
+    response.writeHead(200, { ...headers, 'content-type': JSON_TYPE, 'content-length': body.length })
+    answers.send(response, body)
   }
 
   const stream = async (request: IncomingMessage, response: ServerResponse, job: string, grant: Grant) => {
     const cursor = lastEventId(request)
     if (cursor !== undefined && !Cursor.safeParse(cursor).success)
-      return refuse(response, 'bad_request', 'Last-Event-ID is no cursor; one looks like 12-1795457647345.')
+      return refuseJob(response, {
+        status: 400,
+        message: 'Last-Event-ID is no cursor; one looks like 12-1795457647345.',
+      })
     if (request.method === 'HEAD') {
       if (await rooms.look(job)) response.writeHead(200, { ...VARY, ...EVENT_STREAM }).end()
       else unknown(response)
@@ -93,16 +102,22 @@ export const jobRoutes = ({ rooms, auth, heartbeatMs, onStream, onError }: JobRo
     }
     const { connections } = auth.shares
     if (!connections.take(grant.subject))
-      return refuse(response, 'limit_exceeded', "This token's subject has as many connections as it may.")
+      return refuseJob(response, {
+        status: 429,
+        code: 'limit_exceeded',
+        message: "This token's subject has as many connections as it may.",
+        headers: LATER,
+      })
     response.on('close', () => connections.giveBack(grant.subject))
     const events = new EventStream(response, { headers: VARY, resumed: cursor !== undefined, heartbeatMs })
     onStream(events, response)
-    // The reader comes back, and is refused then.
-    const release = auth.onRevoked(grant, () => response.end())
+    // The gateway may be stopping.
+    if (response.writableEnded) return
+    const release = auth.onRevoked(grant, () => events.close(CLOSE.revoked))
     response.on('close', release)
     if (grant.expiresAt !== undefined) {
       const leftMs = Math.min(LONGEST_MS, Math.max(0, grant.expiresAt - Date.now()))
-      const expiry = setTimeout(() => response.end(), leftMs)
+      const expiry = setTimeout(() => events.close(CLOSE.tokenExpired), leftMs)
       response.on('close', () => clearTimeout(expiry))
     }
     if (!(await events.follow(rooms, job, cursor)) && !response.headersSent) unknown(response)
@@ -111,15 +126,14 @@ export const jobRoutes = ({ rooms, auth, heartbeatMs, onStream, onError }: JobRo
   return async (request, response, { job, events }, peer) => {
     response.on('error', () => undefined)
     if (!JobId.safeParse(job).success)
-      return refuse(response, 'bad_request', 'This is no job id: 1 to 128 of A-Z a-z 0-9 . _ ~ -')
+      return refuseJob(response, {
+        status: 400,
+        message: 'This is no job id: 1 to 128 of A-Z a-z 0-9 . _ ~ -',
+      })
     const grant = await auth.ofRequest(request, peer)
     // The client may have gone meanwhile.
     if (response.destroyed) return
-    if (isRefusal(grant)) {
-      const headers = { ...VARY, 'content-type': JSON_TYPE, ...grant.headers }
-      response.writeHead(grant.status, headers).end(bodyOf(grant))
-      return
-    }
+    if (isRefusal(grant)) return refuseJob(response, grant)
     try {
       if (!grant.mayWatchJob(job)) {
         const { subject } = grant
@@ -134,26 +148,6 @@ export const jobRoutes = ({ rooms, auth, heartbeatMs, onStream, onError }: JobRo
       else if (!isStateError(error)) onError(error)
     }
   }
-}
-
-/** What one client is told is not for another, nor for a page of another origin. */
-const VARY = { vary: 'Authorization, Origin' }
-
-const refuse = (response: ServerResponse, code: keyof typeof STATUS, message: string): void => {
-  if (response.headersSent || response.destroyed) return
-  const status = STATUS[code]
-  const retryable = status >= 429
-  const body = JSON.stringify(
-    errorOf(code, message, { retryAfterMs: retryable ? RETRY_AFTER_S * 1_000 : undefined }),
-  )
-  response.writeHead(status, {
-    ...VARY,
-    'content-type': JSON_TYPE,
-    'content-length': Buffer.byteLength(body),
-    'cache-control': 'no-store',
-    ...(retryable ? { 'retry-after': String(RETRY_AFTER_S) } : {}),
-  })
-  response.end(body)
 }
 
 /** By the weak comparison, as If-None-Match asks. */

@@ -1,13 +1,14 @@
 // An answer in plain HTTP to a request that goes no further.
 import { STATUS_CODES } from 'node:http'
-import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { SUBPROTOCOL } from '@jobs/protocol'
+import { type ErrorCode, SUBPROTOCOL } from '@jobs/protocol'
 import { bump, counts } from '../metrics.ts'
 
 export interface Refusal {
   status: number
   message: string
+  /** In the `error` message that a job's routes answer, where the status alone does not tell. */
+  code?: ErrorCode
   /** For the metrics, where the status alone does not tell. */
   reason?: string
   headers?: Record<string, string>
@@ -20,6 +21,13 @@ export const bodyOf = ({ message }: Refusal) =>
   `${JSON.stringify({ error: message, supported: [SUBPROTOCOL] })}\n`
 
 export const reasonOf = ({ reason, status }: Refusal): string => reason ?? String(status)
+
+export const DRAINING: Refusal = {
+  status: 503,
+  reason: 'draining',
+  message: 'this gateway is stopping; try another one',
+  headers: { 'retry-after': '1' },
+}
 
 /** Milliseconds that a refused client gets to take its answer and go. */
 const GOODBYE_MS = 2_000
@@ -38,6 +46,7 @@ export const refuse = (socket: Duplex, refusal: Refusal): void => {
   socket.end(
     `HTTP/1.1 ${refusal.status} ${STATUS_CODES[refusal.status]}\r\n${lines.join('\r\n')}\r\n\r\n${body}`,
   )
-  // It may not, and after the upgrade nobody else has an eye on it.
-  ;(socket as Socket).setTimeout(GOODBYE_MS, () => socket.destroy())
+  // It may not, or send on; and after the upgrade nobody else has an eye on it.
+  const cut = setTimeout(() => socket.destroy(), GOODBYE_MS).unref()
+  socket.on('close', () => clearTimeout(cut))
 }

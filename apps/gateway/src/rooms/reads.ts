@@ -40,7 +40,7 @@ export class Reads<Asked, Read> {
       for (const [i, { answer }] of waiting.entries()) answer(reads[i] as Read)
     } catch (error) {
       // What can't be read must not keep the others from being read; a server that is away fails all of them.
-      const apart = waiting.length > 1 && isStateError(error) && error.code === 'REDIS_REFUSED'
+      const apart = waiting.length > 1 && (!isStateError(error) || error.code === 'REDIS_REFUSED')
       for (const { asked, answer } of waiting)
         answer(apart ? this.readAll([asked]).then(([alone]) => alone as Read) : Promise.reject(error))
     }

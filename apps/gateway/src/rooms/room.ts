@@ -5,6 +5,7 @@ import { type Continuation, eventOfMessage, isTerminal, msOf, type Snapshot, seq
 import { granted } from '../limits.ts'
 import { bump, counts } from '../metrics.ts'
 import { rounds } from '../sockets/rounds.ts'
+import { RoomReads, type RoomSource } from './room-reads.ts'
 import { bytesOf, type Item, type Told, withoutStaleProgress } from './told.ts'
 
 /** A watcher, as the room sees it. */
@@ -16,16 +17,6 @@ export interface Member {
   left(): void
   /** The room's own: where it is told from. */
   seat?: Seat | undefined
-}
-
-/** Where a room reads from: the job at one moment, with the events after a cursor. */
-export interface RoomSource {
-  snapshot(job: string): Promise<Snapshot | null>
-  since(job: string, cursor: string, count: number): Promise<Continuation | null>
-  /** Whether nothing has happened since the event at the cursor, which is still there: the cheaper question. */
-  isLast(job: string, cursor: string): Promise<boolean>
-  /** A read failed: calls `recovered` until it succeeds. */
-  later(room: Room, error: unknown): void
 }
 
 interface Seat {
@@ -44,8 +35,6 @@ interface Seat {
 /** What was made for one who wants this detail serves the next. */
 type Shared = Partial<Record<Detail, Told>>
 
-/** Events kept to fill in watchers that read the job a moment ago. */
-const KEPT = 64
 /** Events that a crowd's round brings at most. */
 const WAITING = 100
 /** Events that a detail left out before the watcher's position is moved on without items, so that it can be resumed. */
@@ -56,26 +45,16 @@ const LEFT_OUT = 100
  * each of a thousand takes about 8 ms.
  */
 const CROWD = 1_000
-/**
- * Watchers from which on a read goes on serving those who come after it, and for how many milliseconds. Who resumes gets
- * what followed on his cursor either way; a snapshot had better not be older than what its client has just done.
- */
-const RUSH = { resuming: 2, anew: 16 }
-const RUSH_MS = 5_000
-
 const json = JSON.stringify
 
 export class Room {
   readonly job: string
   private readonly source: RoomSource
+  private readonly emptied: () => void
   // A gateway has many rooms, most with one watcher: what is seldom there is made when it is needed.
   private readonly seats: Seat[] = []
   private joining: Set<Member> | undefined
-  private reads: Map<string, Promise<Continuation | null>> | undefined
-  /** What was heard while somebody read, or since the read that is kept; contiguous. */
-  private recent: Item[] = []
-  /** The last read of a rush, which serves those who come to the same position as long as `recent` leads on from it. */
-  private kept: { key: string; read: Continuation } | undefined
+  private readonly reads: RoomReads
   /** What a crowd has not been told yet; contiguous. */
   private waiting: Item[] = []
   /** The seq heard last on the channel. */
@@ -83,21 +62,31 @@ export class Room {
   private heardAt = performance.now()
   /**
    * `lost`: the connection is gone. `back`: it is there again, and what it says may belong to another history than what
-   * was told; it waits in `recent` until the stream was read.
+   * was told; it waits beside the reads until the stream was read.
    */
   private channel: 'live' | 'lost' | 'back' = 'live'
   /** Counts the changes of `channel`: a read that began before one proves nothing after it. */
   private epoch = 0
   private repairing: Promise<void> | undefined
+  /** The repair whose failure leads to another try. */
+  private retried: Promise<void> | undefined
   private repairAgain = false
 
-  constructor(job: string, source: RoomSource) {
+  /** @param emptied called when the last watcher has been told the end: it does not leave by itself */
+  constructor(job: string, source: RoomSource, emptied: () => void) {
     this.job = job
     this.source = source
+    this.reads = new RoomReads(job, source)
+    this.emptied = emptied
   }
 
   get empty(): boolean {
     return this.watchers === 0
+  }
+
+  /** Whether what is read joins what is heard. */
+  get live(): boolean {
+    return this.channel === 'live'
   }
 
   get watchers(): number {
@@ -123,7 +112,7 @@ export class Room {
   private left(member: Member): void {
     this.joining?.delete(member)
     if (this.joining?.size === 0) this.joining = undefined
-    if (!this.joining && this.channel === 'live' && !this.kept) this.recent = []
+    if (!this.joining && this.channel === 'live') this.reads.settle()
   }
 
   private seat(
@@ -158,7 +147,7 @@ export class Room {
     try {
       // It may leave, or its socket may close, at any await.
       if (!this.joining?.has(member)) return true
-      const read = await this.read(cursor)
+      const read = await this.reads.read(cursor, this)
       if (!this.joining?.has(member)) return true
       if (!read) return false
       const seat =
@@ -170,58 +159,6 @@ export class Room {
     } finally {
       this.left(member)
     }
-  }
-
-  /** The job as it is now, or null. Throws when Redis can't be read. */
-  async look(): Promise<Snapshot | null> {
-    return (await this.read(undefined))?.snapshot ?? null
-  }
-
-  /** One read serves all who join at the same moment from the same position. */
-  private async read(cursor: string | undefined): Promise<Continuation | null> {
-    const key = cursor ?? ''
-    const rush = cursor === undefined ? RUSH.anew : RUSH.resuming
-    if (this.kept?.key === key && this.watchers >= rush) {
-      counts.coalesced++
-      return this.kept.read
-    }
-    let read = this.reads?.get(key)
-    if (read) {
-      const shared = await read
-      // What was not there when another asked may be there by now; a read begun since then will tell.
-      if (shared && !shared.gap) {
-        counts.coalesced++
-        return shared
-      }
-      read = this.reads?.get(key)
-    }
-    if (!read) {
-      const { epoch } = this
-      read = this.readAlone(cursor).finally(() => {
-        this.reads?.delete(key)
-        if (this.reads?.size === 0) this.reads = undefined
-      })
-      this.reads ??= new Map()
-      this.reads.set(key, read)
-      const answer = await read
-      if (answer && !answer.gap && this.channel === 'live' && epoch === this.epoch && this.watchers >= rush)
-        this.keepRead({ key, read: answer })
-    }
-    return read
-  }
-
-  private keepRead(kept: { key: string; read: Continuation }): void {
-    this.kept = kept
-    setTimeout(() => {
-      if (this.kept === kept) this.kept = undefined
-    }, RUSH_MS).unref()
-  }
-
-  private async readAlone(cursor: string | undefined): Promise<Continuation | null> {
-    bump(counts.reads, cursor === undefined ? 'snapshot' : 'replay')
-    if (cursor !== undefined) return this.source.since(this.job, cursor, granted.replayEvents)
-    const snapshot = await this.source.snapshot(this.job)
-    return snapshot && { snapshot, events: [], more: false, gap: null }
   }
 
   private place(
@@ -262,17 +199,23 @@ export class Room {
   }
 
   private complete(seat: Seat, state: string): void {
-    const { member, cursor, id } = seat
-    this.unseat(member)
+    const { cursor, id } = seat
     this.tellLeftOut(seat)
-    member.say(json({ type: 'complete', job: this.job, state, cursor, id }))
+    this.end(seat, { type: 'complete', job: this.job, state, cursor, id })
+  }
+
+  /** The room has nothing more for this watcher than these words. */
+  private end({ member }: Seat, last: object): void {
+    this.unseat(member)
+    member.say(json(last))
     member.left()
+    if (this.empty) this.emptied()
   }
 
   /** Brings a watcher from where its read left it to where the channel is. */
   private catchUp(seat: Seat): void {
     if (this.channel !== 'live' || this.heard <= seat.seq) return
-    const missing = this.recent.filter((item) => item.seq > seat.seq)
+    const missing = this.reads.recent.filter((item) => item.seq > seat.seq)
     if (missing[0]?.seq === seat.seq + 1) this.give(seat, missing)
     else this.missed()
   }
@@ -283,7 +226,7 @@ export class Room {
     if (!item) return
     this.heard = item.seq
     this.heardAt = performance.now()
-    if (this.joining || this.kept || this.channel !== 'live') this.keep(item)
+    if (this.joining || this.reads.keeping || this.channel !== 'live') this.reads.hear(item)
     if (this.channel !== 'live') return
     if (this.seats.length >= CROWD) this.wait(item)
     else {
@@ -329,25 +272,12 @@ export class Room {
     if (gap) this.missed()
   }
 
-  private keep(item: Item): void {
-    const last = this.recent.at(-1)
-    if (last && last.seq + 1 !== item.seq) {
-      this.recent = []
-      this.kept = undefined
-    }
-    this.recent.push(item)
-    if (this.recent.length <= KEPT) return
-    this.recent.shift()
-    this.kept = undefined
-  }
-
   /** The connection that the channel is heard on is gone. */
   lost(): void {
     this.tellWaiting()
     this.channel = 'lost'
     this.epoch++
-    this.recent = []
-    this.kept = undefined
+    this.reads.forget()
   }
 
   /** The channel is heard again, and may have been deaf for a while. Throws when Redis can't be read. */
@@ -356,8 +286,7 @@ export class Room {
     bump(counts.gaps, 'reconnect')
     this.channel = 'back'
     this.epoch++
-    this.recent = []
-    this.kept = undefined
+    this.reads.forget()
     this.heard = 0
     return this.repair()
   }
@@ -367,13 +296,26 @@ export class Room {
     return this.repair()
   }
 
+  /** The job can't be read, however often: its watchers are told so. */
+  giveUp(): void {
+    // Who comes again is told what is heard, if it can be read by then.
+    if (this.channel === 'back') this.channel = 'live'
+    const message = 'This job cannot be read: what is stored of it is damaged.'
+    for (const seat of [...this.seats])
+      this.end(seat, { type: 'error', code: 'internal', message, retryable: false, job: this.job })
+  }
+
   private missed(): void {
     bump(counts.gaps, 'number')
     this.repairSoon()
   }
 
   private repairSoon(): void {
-    this.repair().catch((error) => this.source.later(this, error))
+    const repairing = this.repair()
+    // However many events and watchers show the gap, one failure is told once.
+    if (this.retried === repairing) return
+    this.retried = repairing
+    repairing.catch((error) => this.source.later(this, error))
   }
 
   /** Reads the stream from where the watchers stand, until all of them are where it ends. One at a time. */
@@ -388,7 +330,7 @@ export class Room {
         await this.repairOnce()
       } while (this.repairAgain)
     })().finally(() => {
-      this.repairing = undefined
+      this.repairing = this.retried = undefined
     })
     return this.repairing
   }
@@ -416,15 +358,13 @@ export class Room {
     if (!provesChannel || epoch !== this.epoch) return
     this.channel = 'live'
     for (const seat of [...this.seats]) this.catchUp(seat)
-    if (!this.joining && !this.kept) this.recent = []
+    if (!this.joining) this.reads.settle()
   }
 
   private mend(seat: Seat, cursor: string, read: Continuation | null, items: Item[], shared: Shared): void {
     if (!read) {
       // Its retention has passed, or Redis lost it.
-      this.unseat(seat.member)
-      seat.member.say(json({ type: 'unsubscribed', job: this.job, code: 'not_found' }))
-      seat.member.left()
+      this.end(seat, { type: 'unsubscribed', job: this.job, code: 'not_found' })
       return
     }
     const reason = resetReason(read)

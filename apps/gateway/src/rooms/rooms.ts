@@ -1,5 +1,6 @@
 // All rooms of this gateway: opened by the first watcher of a job, closed a while after the last has left.
 import type { Snapshot } from '@jobs/state'
+import { Looks } from './looks.ts'
 import { type Member, Room } from './room.ts'
 import { TagRooms } from './tag-rooms.ts'
 import type { Tailer } from './tailer.ts'
@@ -15,12 +16,14 @@ export class RoomsFullError extends Error {
 export class Rooms {
   readonly tags: TagRooms
   private readonly tailer: Tailer
+  private readonly looks: Looks
   private readonly most: number
   private readonly rooms = new Map<string, Room>()
 
   constructor(tailer: Tailer, most: number) {
     this.tailer = tailer
     this.tags = new TagRooms(tailer, () => this.admit())
+    this.looks = new Looks((job) => tailer.snapshot(job))
     this.most = most
   }
 
@@ -41,12 +44,7 @@ export class Rooms {
     cursor: string | undefined,
     id: string | undefined,
   ): Promise<boolean> {
-    let room = this.rooms.get(job)
-    if (!room) {
-      this.admit()
-      room = new Room(job, this.tailer)
-      this.rooms.set(job, room)
-    }
+    const room = this.rooms.get(job) ?? this.open(job)
     room.expect(member)
     let exists = true
     try {
@@ -59,15 +57,22 @@ export class Rooms {
     }
   }
 
+  private open(job: string): Room {
+    this.admit()
+    const room: Room = new Room(job, this.tailer, () => this.letGo(job, room, LINGER_MS))
+    this.rooms.set(job, room)
+    return room
+  }
+
   /** For a room more, of a job or of a tag. */
   private admit(): void {
     if (this.size >= this.most)
       throw new RoomsFullError('This gateway watches as many jobs and tags as it may; try again later.')
   }
 
-  /** The job as it is now; one read serves all who ask for it at the same moment. Null when there is none. */
+  /** The job as it is now, or null when there is none. Throws when Redis can't be read. */
   look(job: string): Promise<Snapshot | null> {
-    return this.rooms.get(job)?.look() ?? this.tailer.snapshot(job)
+    return this.looks.look(job)
   }
 
   leave(job: string, member: Member): void {
@@ -78,7 +83,8 @@ export class Rooms {
   }
 
   private letGo(job: string, room: Room, afterMs: number): void {
-    if (!room.empty) return
+    // A join that took longer than the room was kept comes late: the channel is another room's by now.
+    if (!room.empty || this.rooms.get(job) !== room) return
     this.tailer.unwatch(job, afterMs, () => {
       if (!room.empty) return false
       this.rooms.delete(job)

@@ -19,7 +19,7 @@ import {
 import { lag } from '../metrics.ts'
 import { ReadGate } from './read-gate.ts'
 import { Reads } from './reads.ts'
-import type { RoomSource } from './room.ts'
+import type { RoomSource } from './room-reads.ts'
 import type { TagPart } from './tag-room.ts'
 import type { TagChannels } from './tag-rooms.ts'
 
@@ -30,9 +30,12 @@ const JOBS_A_CALL = 16
 const PLACES_A_CALL = 128
 /** Milliseconds until rooms that could not be read are tried again. */
 const RETRY_MS = 500
-/** Milliseconds of silence after which a room is checked, and how many rooms are at most, each second. */
+/** Tries to read a job that is damaged itself. */
+const DAMAGED_TRIES = 3
+/** Milliseconds of silence after which a channel is checked; how many are at most, each second, and at the same time. */
 const QUIET_MS = 30_000
-const CHECKS_A_SECOND = 64
+const CHECKS_A_SECOND = 512
+const CHECKS_AT_ONCE = 64
 
 /** What the tailer needs of a room. */
 interface Hearer {
@@ -41,6 +44,8 @@ interface Hearer {
   lost(): void
   recovered(): Promise<void>
   check(): Promise<void>
+  /** What it reads is damaged, and stays so. */
+  giveUp?(): void
 }
 
 interface Watched {
@@ -103,11 +108,14 @@ export class Tailer implements RoomSource, TagChannels {
         this.watched.get(channel)?.hearer.hear(message)
         this.sample(message, aheadMs)
       },
-      onLost: () => {
-        for (const { hearer } of this.watched.values()) hearer.lost()
+      onLost: (channels: readonly string[]) => {
+        for (const channel of channels) this.watched.get(channel)?.hearer.lost()
       },
-      onRecovered: () => {
-        for (const { hearer } of this.watched.values()) this.stale.add(hearer)
+      onRecovered: (channels: readonly string[]) => {
+        for (const channel of channels) {
+          const known = this.watched.get(channel)
+          if (known) this.stale.add(known.hearer)
+        }
         this.behind = true
         void this.recover()
       },
@@ -116,12 +124,21 @@ export class Tailer implements RoomSource, TagChannels {
     this.checks = setInterval(() => void this.checkQuiet(), 1_000)
   }
 
-  /** Null when jobs can be read and heard, else the reason why not. */
+  /** Null when all jobs can be read and heard, else the reason why not. */
   get trouble(): string | null {
     if (!this.subscriber.alive) return 'what Redis publishes does not come through'
     if (!this.link.ready) return 'the connection to Redis is down'
     if (this.behind) return 'catching up after Redis came back'
     return null
+  }
+
+  /**
+   * Why clients had better go elsewhere, or null. While a node of a cluster is away all gateways are in the same trouble, and
+   * those who watch the jobs of the other nodes are served.
+   */
+  get unready(): string | null {
+    const partly = !this.subscriber.alive && this.subscriber.partlyAlive && this.link.ready
+    return partly ? null : this.trouble
   }
 
   get probed() {
@@ -225,8 +242,9 @@ export class Tailer implements RoomSource, TagChannels {
   }
 
   later(hearer: Hearer, error: unknown): void {
-    this.onError(error)
-    this.behind ||= isStateError(error)
+    // Else the round that is under way tells of those that fail again, one line for all.
+    if (!this.recovering) this.onError(error)
+    this.behind ||= !isDamage(error)
     this.stale.add(hearer)
     void this.recover()
   }
@@ -235,22 +253,31 @@ export class Tailer implements RoomSource, TagChannels {
   private async recover(): Promise<void> {
     if (this.recovering) return
     this.recovering = true
+    const tries = new Map<Hearer, number>()
     while (this.stale.size > 0 && !this.closed) {
       const round = [...this.stale].values()
       const failed: unknown[] = []
+      let again = 0
       const reader = async () => {
         for (const hearer of round) {
           // One that closed meanwhile is no longer there; one that turns stale again during its read is, once more.
           if (!this.stale.delete(hearer)) continue
           await hearer.recovered().catch((error) => {
             failed.push(error)
+            const tried = isDamage(error) ? (tries.get(hearer) ?? 0) + 1 : 0
+            tries.set(hearer, tried)
+            if (tried >= DAMAGED_TRIES && hearer.giveUp) {
+              hearer.giveUp()
+              return
+            }
             this.stale.add(hearer)
+            again++
           })
         }
       }
       await Promise.all(Array.from({ length: READS_AT_ONCE }, reader))
       // One job that can't be read is a fault, and no reason to send everybody elsewhere.
-      this.behind = this.stale.size > failed.length || failed.some((error) => isStateError(error))
+      this.behind = this.stale.size > again || !failed.every(isDamage)
       if (failed.length === 0) continue
       // One line for all of them.
       this.onError(failed[0])
@@ -275,26 +302,35 @@ export class Tailer implements RoomSource, TagChannels {
     })
   }
 
-  /** Nobody tells that a job is gone: rooms that have heard nothing for long look, a few each second. */
+  /** Nobody tells that a job is gone: rooms that have heard nothing for long look, some each second. */
   private async checkQuiet(): Promise<void> {
     if (this.checking || this.trouble) return
     this.checking = true
     try {
-      for (let checked = 0; checked < CHECKS_A_SECOND; ) {
-        const next = this.nextChecks.next()
-        if (next.done) {
-          this.nextChecks = this.watched.values()
-          break
-        }
-        if (next.value.hearer.quietMs < QUIET_MS) continue
-        checked++
-        await next.value.hearer.check()
+      for (let checked = 0; checked < CHECKS_A_SECOND; checked += CHECKS_AT_ONCE) {
+        const quiet = this.nextQuiet(CHECKS_AT_ONCE)
+        await Promise.all(quiet.map((hearer) => hearer.check()))
+        if (quiet.length < CHECKS_AT_ONCE) break
       }
     } catch (error) {
       this.onError(error)
     } finally {
       this.checking = false
     }
+  }
+
+  /** Those that are next to be checked; fewer once all channels were looked at, and then from the first again. */
+  private nextQuiet(most: number): Hearer[] {
+    const quiet: Hearer[] = []
+    while (quiet.length < most) {
+      const next = this.nextChecks.next()
+      if (next.done) {
+        this.nextChecks = this.watched.values()
+        break
+      }
+      if (next.value.hearer.quietMs >= QUIET_MS) quiet.push(next.value.hearer)
+    }
+    return quiet
   }
 
   private keys(job: string): Keys {
@@ -310,3 +346,7 @@ export class Tailer implements RoomSource, TagChannels {
     return this.gate.pass(() => jobs.read(read))
   }
 }
+
+/** Not Redis is the trouble, but what stands at a key: a job that somebody wrote to by hand. */
+const isDamage = (error: unknown): boolean =>
+  !isStateError(error) || (error.code === 'REDIS_REFUSED' && error.message.includes('WRONGTYPE'))

@@ -22,6 +22,8 @@ export interface Host {
   auth: Auth
   rooms: Rooms
   heartbeats: Heartbeats
+  /** Redis has been away for so long that clients are told. */
+  readonly redisAway: boolean
   onFault: (error: unknown) => void
   /** @param code that its socket was closed with */
   onClosed: (connection: Connection, code: number) => void
@@ -68,7 +70,9 @@ export class Connection implements Holder, Client, Owner, Beating {
     socket.on('error', onError)
     socket.on('close', onClose)
     this.part = host.heartbeats.add(this)
-    if (this.credentials.grant) this.outbox.greet(JSON.stringify(this.welcome))
+    if (!this.credentials.grant) return
+    this.outbox.greet(JSON.stringify(this.welcome))
+    this.greetWithTrouble()
   }
 
   private get welcome(): ServerMessage {
@@ -90,6 +94,15 @@ export class Connection implements Holder, Client, Owner, Beating {
 
   say(message: ServerMessage): void {
     this.outbox.push(JSON.stringify(message))
+  }
+
+  private greetWithTrouble(): void {
+    if (this.host.redisAway) this.sayRedis(false)
+  }
+
+  /** Not before its welcome, which tells it then. */
+  sayRedis(available: boolean): void {
+    if (this.credentials.grant) this.say({ type: 'redis', available })
   }
 
   close({ code, reason }: Close): void {
@@ -229,7 +242,7 @@ export class Connection implements Holder, Client, Owner, Beating {
       case 'refresh':
         if (this.credentials.grant?.expiresAt === undefined)
           this.malformed('this gateway asks for no token, so there is none to refresh', message)
-        else void this.hold(this.credentials.refresh(message.token))
+        else void this.hold(this.credentials.present(message.token))
         return
       case 'unsubscribe':
         this.subscriptions.unsubscribe(message)
@@ -253,7 +266,9 @@ export class Connection implements Holder, Client, Owner, Beating {
     this.greeted = true
     if (grant || token === undefined) return
     const welcomed = this.credentials.present(token).then((accepted) => {
-      if (accepted) this.say(this.welcome)
+      if (!accepted) return
+      this.say(this.welcome)
+      this.greetWithTrouble()
     })
     void this.hold(welcomed)
   }

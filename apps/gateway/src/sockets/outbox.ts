@@ -15,7 +15,7 @@ const HARD_LIMIT_MS = 10_000
 /** Characters of one frame that holds several messages: some clients refuse frames above 1 MiB. */
 const FRAME_CHARS = 262_144
 
-interface Waiting {
+export interface Waiting {
   message: string | Told
   bytes: number
   /** The client asked for it: it is bounded where it is read, and does not count against the hard limit. */
@@ -79,7 +79,7 @@ export class Outbox implements Sender {
 
   /** Goes out before anything else, and with what the socket holds back at the moment: the answer to its upgrade. */
   greet(message: string): void {
-    const frame = this.frames.encode(message)
+    const frame = this.frames.encode(message, [], 0, 0)
     this.socket._socket.write(frame)
     this.written += frame.length
   }
@@ -101,10 +101,10 @@ export class Outbox implements Sender {
       this.stop()
       return
     }
-    // Who asked for the latest progress only gets the last of each round.
+    const full = !this.hasRoom
+    // Who asked for the latest progress only gets the last of each round; which may make room, too.
     if (this.queue.some(({ message }) => typeof message !== 'string' && message.latest))
       this.fold((told) => told.latest)
-    const full = !this.hasRoom
     const { queue } = this
     let sent = 0
     while (sent < queue.length && (closing || socket.bufferedAmount < SOFT_LIMIT_BYTES)) {
@@ -187,21 +187,23 @@ const textOfAll = (queue: Waiting[], from: number, to: number): string => {
   return `[${texts.join(',')}]`
 }
 
+/** The bytes of one JSON text: a message, or an array of those that stand at `from` to `to`, exclusive, of the queue. */
+type Encode = (text: string, queue: readonly Waiting[], from: number, to: number) => Buffer
+
 /** Frames of one kind, made once for whoever stands at the same place and gets the same. */
 export class Frames {
-  readonly encode: (text: string) => Buffer
+  readonly encode: Encode
 
-  /** @param encode the bytes of one JSON text, a message or an array of them */
-  constructor(encode: (text: string) => Buffer) {
+  constructor(encode: Encode) {
     this.encode = encode
   }
 
   of(queue: Waiting[], from: number, to: number): Buffer {
     const { message: first } = queue[from] as Waiting
-    if (typeof first === 'string') return this.encode(textOfAll(queue, from, to))
+    if (typeof first === 'string') return this.encode(textOfAll(queue, from, to), queue, from, to)
     const { framed } = first
     if (framed?.kind === this && isSame(framed.messages, queue, from, to)) return framed.frame
-    const frame = this.encode(textOfAll(queue, from, to))
+    const frame = this.encode(textOfAll(queue, from, to), queue, from, to)
     const messages = [first]
     for (let i = from + 1; i < to; i++) {
       const { message } = queue[i] as Waiting

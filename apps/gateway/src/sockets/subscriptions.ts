@@ -71,6 +71,10 @@ export class Subscriptions {
   private tags: Map<string, TagMember> | undefined
   private unreadTags: Map<string, { member: TagMember; id: string | undefined }> | undefined
   private reading = 0
+  /** Reads that may begin at once: a list of jobs is one command, and costs Redis as much as its jobs one by one. */
+  private reads = granted.subscriptions
+  private readsAt = performance.now()
+  private soon: NodeJS.Timeout | undefined
 
   constructor(client: Client, rooms: Rooms) {
     this.client = client
@@ -148,7 +152,7 @@ export class Subscriptions {
   readOn(): void {
     for (const [tag, member] of this.tags ?? []) this.rooms.tags.catchUp(tag, member)
     for (const [tag, { member, id }] of this.unreadTags ?? []) {
-      if (this.reading >= READS_AT_ONCE || !this.client.hasRoom) return
+      if (!this.mayRead()) return
       this.unreadTags?.delete(tag)
       this.reading++
       void this.joinTag(tag, member, id).finally(() => {
@@ -157,7 +161,7 @@ export class Subscriptions {
       })
     }
     for (const [job, { member, asked }] of this.unread ?? []) {
-      if (this.reading >= READS_AT_ONCE || !this.client.hasRoom) return
+      if (!this.mayRead()) return
       this.unread?.delete(job)
       this.reading++
       void this.join(job, member, asked).finally(() => {
@@ -166,6 +170,30 @@ export class Subscriptions {
       })
     }
     this.unreadTags = this.unread = undefined
+  }
+
+  /**
+   * All that a connection may watch is read without delay, once; what it goes on to subscribe to, at the rate of its
+   * commands. It waits, and is not refused: who watches a few at a time never notices.
+   */
+  private mayRead(): boolean {
+    if (this.reading >= READS_AT_ONCE || !this.client.hasRoom) return false
+    const now = performance.now()
+    const more = ((now - this.readsAt) / 1_000) * granted.commandsPerSecond
+    this.reads = Math.min(granted.subscriptions, this.reads + more)
+    this.readsAt = now
+    if (this.reads >= 1) {
+      this.reads--
+      return true
+    }
+    this.soon ??= setTimeout(
+      () => {
+        this.soon = undefined
+        this.readOn()
+      },
+      Math.ceil(((1 - this.reads) * 1_000) / granted.commandsPerSecond),
+    )
+    return false
   }
 
   private async join(job: string, member: Watch, { cursor, id }: Subscribe): Promise<void> {
@@ -267,6 +295,7 @@ export class Subscriptions {
 
   /** The client is gone. */
   end(): void {
+    clearTimeout(this.soon)
     for (const [job, member] of this.watched) {
       this.drop(job)
       this.rooms.leave(job, member)
