@@ -216,7 +216,7 @@ const drained = async (
       for (const { id } of (await fleet.jobs.list({ state, limit: 100 })).jobs) {
         if (fleet.sleepers.has(id)) continue
         const { says } = (await fleet.jobs.explain(id)) ?? {}
-        violate(5, `${id} has not ended ${withinMs} ms after everything was well: ${says}`)
+        violate(5, `${id} has not ended ${Math.round(withinMs)} ms after everything was well: ${says}`)
       }
     return false
   }
@@ -246,7 +246,10 @@ const watchersDone = async (
         { timeoutMs: withinMs },
       ).catch(() => undefined)
       for (const each of open)
-        violate(3, `${name}: ${each} is the last that it was told, ${withinMs} ms after every job had ended`)
+        violate(
+          3,
+          `${name}: ${each} is the last that it was told, ${Math.round(withinMs)} ms after every job had ended`,
+        )
     }),
   )
 }
