@@ -24,13 +24,20 @@ it('lives through bytes of every kind, says nothing outside the contract, keeps 
 it('asking for tokens lives through them too, and tells nobody what is not granted', async () => {
   const guarded = await startFuzzed({ tokens: true })
   const seed = Number(process.env.FUZZ_SEED ?? Date.now() >>> 0)
-  const { ends, faults } = await fuzz(guarded, { seed, seconds: 1, tokens: true })
+  // Until some were taken and asked for more than they grant, and some were not.
+  const unseen = () =>
+    ['job', 'token'].filter(
+      (what) => !guarded.gateway.stdout.some((line) => line.includes(`"what":"${what}"`)),
+    )
+  const seen: Record<string, number> = {}
+  for (let n = 0; n === 0 || (n < 10 && unseen().length > 0); n++) {
+    const { ends, faults } = await fuzz(guarded, { seed: seed + n, seconds: 1, tokens: true })
+    expect({ seed: seed + n, faults }).toEqual({ seed: seed + n, faults: [] })
+    Object.assign(seen, ends)
+  }
+  expect(unseen()).toEqual([])
   await guarded.stop()
-  expect({ seed, faults }).toEqual({ seed, faults: [] })
-  for (const end of ['upgrade 101', 'upgrade 401']) expect(ends).toHaveProperty([end])
-  // Some were taken, and asked for more than they grant; some were not.
-  for (const what of ['job', 'token'])
-    expect(guarded.gateway.stdout.some((line) => line.includes(`"what":"${what}"`))).toBe(true)
+  for (const end of ['upgrade 101', 'upgrade 401']) expect(seen).toHaveProperty([end])
 })
 
 it('makes the same cases of the same seed', () => {
