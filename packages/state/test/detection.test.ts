@@ -52,7 +52,7 @@ describe('a worker process that is gone', () => {
     const dead = await take('dead', 5)
     const alive = await take('alive', 35)
     await lapse(dead)
-    const minIdleMs = 60
+    const minIdleMs = 500
     await until(async () => (await idleOf('dead')) > minIdleMs)
     await beat('alive', alive)
     await h.redis.client().config('RESETSTAT')
