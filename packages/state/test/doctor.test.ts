@@ -721,6 +721,11 @@ describe('what can’t be mended as it was', () => {
       { code: 'no_reaper', severity: 'warning', outcome: 'left' },
     ])
   })
+
+  it('no reaper is missed where no job was ever queued', async () => {
+    await redis('DEL', keys().sweep)
+    expect((await examine(h.jobs)).damages.map(({ code }) => code)).not.toContain('no_reaper')
+  })
 })
 
 it('a watcher who counts the jobs of a tag is told of a repair, by number', async () => {

@@ -98,6 +98,8 @@ const unswept = async ({ link, transitions }: Jobs, fix: boolean): Promise<Damag
     const at = await link.call('HGET', keys.sweep, 'at')
     const age = at === null ? null : (await redisTime(link, keys.prefix)) - Number(at)
     if (age !== null && age < UNSWEPT_MS) continue
+    // Where no job was ever queued there is nothing to sweep.
+    if (age === null && (await link.call('EXISTS', keys.queues)) === 0) continue
     const since = age === null ? 'ever' : `for ${Math.round(age / 1_000)} s`
     const says = `No reaper has swept here ${since}: jobs of dead workers wait, and scheduled ones are not queued.`
     return [damageOf('no_reaper', partition, 'sweep', says, fix ? 'left' : 'found')]
