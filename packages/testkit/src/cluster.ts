@@ -91,7 +91,12 @@ export const startCluster = async (): Promise<TestCluster> => {
       )
     },
     { what: 'every node knowing every other', timeoutMs: 60_000 },
-  )
+  ).catch(async (error) => {
+    // Nobody else knows of them.
+    for (const { client } of nodes) client.disconnect()
+    await Promise.all(nodes.map(({ server }) => server.kill('SIGKILL')))
+    throw error
+  })
   for (const [i, { client }] of nodes.slice(MASTERS).entries())
     await client.call('CLUSTER', 'REPLICATE', (nodes[i] as ClusterNode).id)
 
