@@ -4,7 +4,9 @@ import { isDeepStrictEqual } from 'node:util'
 import type { ResetReason } from '@jobs/protocol'
 import { eventOfMessage, fold, isTerminal, type JobEvent, type Jobs, type Snapshot } from '@jobs/state'
 import { checkInvariants } from '../../state/test/invariants.ts'
-import { INTERVAL_MS, LEASE_MS, type Mark } from './job.ts'
+import { type FaultName, faultOf } from './faults.ts'
+import { REAPERS } from './fleet.ts'
+import { LEASE_MS, type Mark, RECOVERY_MS } from './job.ts'
 import type { Death } from './member.ts'
 
 export interface Violation {
@@ -30,8 +32,10 @@ export interface ToldNote {
   told: ({ snapshot: Snapshot } | { events: JobEvent[]; from: number; to: number } | { reset: string })[]
 }
 
-/** A time in which the dead may be found later, by Redis' clock. */
-export interface Disturbance {
+/** A fault that was done, by Redis' clock. */
+export interface Strike {
+  fault: FaultName
+  target: string
   from: number
   to: number
 }
@@ -42,7 +46,7 @@ export interface Evidence {
   work: readonly WorkerNote[]
   watched: readonly ToldNote[]
   deaths: readonly Death[]
-  disturbances: readonly Disturbance[]
+  strikes: readonly Strike[]
   /** Until when the end of the job's history may have gone with the master that was killed; undefined: nothing has. */
   bereftUntil: (job: string) => number | undefined
   /** What the machine adds to the time in which the dead are found. */
@@ -58,8 +62,6 @@ export interface Verdict {
   disturbed: number
 }
 
-/** Milliseconds in which a dead worker is found: a lease, idle time of two intervals, a sweep. */
-export const RECOVERY_MS = LEASE_MS + 4 * INTERVAL_MS
 /** What a silence of Redis adds beside itself: the amnesty, and a lease that it arms anew. */
 const AMNESTY_MS = 1_000 + LEASE_MS + 2_000
 /** What a frozen process and a slow link were sent, they take as much later at most. */
@@ -89,8 +91,8 @@ export const judge = async (jobs: Jobs, evidence: Evidence): Promise<Verdict> =>
   for (const told of watched)
     for (const says of watchViolations(told, histories, bereftUntil(told.job))) say(3, says)
 
-  const { late, recoveries, disturbed } = recoveriesOf(histories, evidence)
-  for (const says of late) say(5, says)
+  const { wrong, recoveries, disturbed } = recoveriesOf(histories, evidence)
+  for (const says of wrong) say(5, says)
   let events = 0
   for (const history of histories.values()) events += history.length
   return { violations, events, recoveries, disturbed }
@@ -211,34 +213,49 @@ const snapshotViolations = (snapshot: Snapshot, events: JobEvent[], job: string)
     )
 }
 
-/** How long the jobs of each worker that died waited to be recovered. */
-const recoveriesOf = (
+/** How long the jobs of each worker that died waited to be recovered, and whether any was taken from one that was well. */
+export const recoveriesOf = (
   histories: ReadonlyMap<string, JobEvent[]>,
-  { deaths, disturbances, slackMs }: Evidence,
-): { late: string[]; recoveries: number[]; disturbed: number } => {
+  { deaths, strikes, slackMs }: Pick<Evidence, 'deaths' | 'strikes' | 'slackMs'>,
+): { wrong: string[]; recoveries: number[]; disturbed: number } => {
   const diedAt = new Map(deaths.filter(({ kind }) => kind === 'worker').map(({ who, at }) => [who, at]))
-  const late: string[] = []
+  const delaying = strikes.filter(({ fault, target }) => faultOf(fault).delaysRecovery || isReaper(target))
+  const wrong: string[] = []
   const recoveries: number[] = []
   let disturbed = 0
   for (const [id, events] of histories)
     for (const event of events) {
-      if (event.type !== 'state' || event.move !== 'reap') continue
-      const died = diedAt.get(event.worker ?? '')
-      // Taken from a worker that was frozen or cut off, or that died later.
-      if (died === undefined || died > event.at) continue
+      if (event.type !== 'state' || event.move !== 'reap' || event.reason !== 'worker_lost') continue
+      const worker = event.worker ?? ''
+      const died = diedAt.get(worker)
+      if (died === undefined || died > event.at) {
+        // It was frozen or cut off, or its beats did not get through to Redis: else it has been robbed.
+        const name = worker.replace(/\.\d+$/, '')
+        const from = event.at - LEASE_MS - slackMs
+        const excused = strikes.some(
+          (strike) =>
+            strike.from < event.at &&
+            strike.to > from &&
+            (strike.target === name || faultOf(strike.fault).delaysRecovery),
+        )
+        if (!excused) wrong.push(`${id}: it was taken from ${worker}, which was well: ${event.message}`)
+        continue
+      }
       const tookMs = event.at - died
-      const during = disturbances.filter(({ from, to }) => from < event.at && to > died)
+      const during = delaying.filter(({ from, to }) => from < event.at && to > died)
       if (during.length > 0) disturbed++
       else recoveries.push(tookMs)
       const allowedMs =
         RECOVERY_MS + slackMs + during.reduce((sum, { from, to }) => sum + to - from + AMNESTY_MS, 0)
       if (tookMs > allowedMs)
-        late.push(
-          `${id}: ${event.worker} died, and its job was recovered ${tookMs} ms later, not within ${Math.round(allowedMs)}`,
+        wrong.push(
+          `${id}: ${worker} died, and its job was recovered ${tookMs} ms later, not within ${Math.round(allowedMs)}`,
         )
     }
-  return { late, recoveries, disturbed }
+  return { wrong, recoveries, disturbed }
 }
+
+const isReaper = (target: string) => (REAPERS as readonly string[]).includes(target)
 
 const chunks = <T>(of: T[], size: number): T[][] =>
   Array.from({ length: Math.ceil(of.length / size) }, (_, i) => of.slice(i * size, (i + 1) * size))

@@ -1,7 +1,8 @@
 // Every fault: what it strikes, for how long, and how it is done and undone. A fault leaves things well when it is over.
-import { type TestCluster, type TestRedis, until } from '@jobs/testkit'
+import { type ClusterNode, type TestCluster, type TestRedis, until } from '@jobs/testkit'
 import type { Redis } from 'ioredis'
 import { clientsOf, ENQUEUERS, type Fleet, GATEWAYS, REAPERS, SPARED, WATCHERS, WORKERS } from './fleet.ts'
+import { RECOVERY_MS } from './job.ts'
 import type { Mode } from './store.ts'
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
@@ -30,6 +31,15 @@ const A_MASTER = { single: [], cluster: Array.from({ length: 16 }, (_, n) => `pa
 const CLIENT_LINKS = GATEWAYS.map(clientsOf)
 const LINKS = { single: [...PROCESSES, 'keeper', ...CLIENT_LINKS], cluster: CLIENT_LINKS } as const
 
+/** What runs on one machine. */
+const HOST = [...WORKERS, 'reaper-1', 'gateway-1'] as const
+
+const freeze = async (fleet: Fleet, target: string, forMs: number): Promise<void> => {
+  fleet.member(target).freeze()
+  await pause(forMs)
+  fleet.member(target).thaw()
+}
+
 const redisOf = ({ store: { redis } }: Fleet): TestRedis => {
   if (!redis) throw new Error('This fault strikes one Redis, and there is a cluster.')
   return redis
@@ -46,6 +56,21 @@ const alone = (fleet: Fleet, strike: (cluster: TestCluster) => Promise<unknown>)
   })
   repaired = mine.catch(() => undefined)
   return mine
+}
+/** What the master of the target has told last may be gone when `strike` is over. */
+const bereaving = async (
+  fleet: Fleet,
+  target: string,
+  strike: (master: ClusterNode) => Promise<unknown>,
+): Promise<void> => {
+  const bereft: number[] = []
+  await alone(fleet, async (cluster) => {
+    const { master } = await cluster.holders(prefixOf(fleet, target))
+    for (const [partition, { prefix }] of fleet.jobs.transitions.keys.entries())
+      if ((await cluster.holders(prefix)).master === master) bereft.push(partition)
+    await strike(master)
+  })
+  for (const partition of bereft) fleet.bereftUntil.set(partition, Date.now())
 }
 const prefixOf = ({ jobs }: Fleet, target: string): string =>
   jobs.transitions.keys[Number(target.slice('partition-'.length))]?.prefix ?? ''
@@ -69,15 +94,30 @@ export const FAULTS = {
     },
   },
   'process-frozen': {
-    says: 'SIGSTOP, SIGCONT after up to three leases',
-    targets: always([...WORKERS, ...PROCESSES, ...WATCHERS]),
-    // Half of them long enough for a busy machine to give the jobs to another worker meanwhile: that makes zombies.
-    ms: [300, 6_000],
-    weight: 5,
-    strike: async (fleet, target, forMs) => {
-      fleet.member(target).freeze()
+    says: 'SIGSTOP, SIGCONT after up to one and a half leases',
+    targets: always([...PROCESSES, ...WATCHERS]),
+    ms: [300, 3_000],
+    weight: 4,
+    strike: freeze,
+  },
+  zombie: {
+    says: 'SIGSTOP of a worker, SIGCONT when its jobs have been given to others',
+    targets: always(WORKERS),
+    ms: [RECOVERY_MS + 200, RECOVERY_MS + 2_500],
+    weight: 4,
+    strike: freeze,
+  },
+  'host-killed': {
+    says: 'SIGKILL of all workers, a reaper and a gateway at once; started again after a while',
+    targets: always(['host']),
+    ms: [0, 3_000],
+    weight: 1,
+    delaysRecovery: true,
+    strike: async (fleet, _, forMs) => {
+      const all = HOST.map((name) => fleet.member(name))
+      await Promise.all(all.map((each) => each.kill()))
       await pause(forMs)
-      fleet.member(target).thaw()
+      await Promise.all(all.map((each) => each.start()))
     },
   },
   deploy: {
@@ -244,18 +284,25 @@ export const FAULTS = {
     ms: [300, 5_000],
     weight: 4,
     delaysRecovery: true,
-    strike: async (fleet, target, forMs) => {
-      const bereft: number[] = []
-      await alone(fleet, async (cluster) => {
-        const { master } = await cluster.holders(prefixOf(fleet, target))
-        for (const [partition, { prefix }] of fleet.jobs.transitions.keys.entries())
-          if ((await cluster.holders(prefix)).master === master) bereft.push(partition)
-        await master.server.kill('SIGKILL')
+    strike: (fleet, target, forMs) =>
+      bereaving(fleet, target, async ({ server }) => {
+        await server.kill('SIGKILL')
         await pause(forMs)
-        await master.server.restart()
-      })
-      for (const partition of bereft) fleet.bereftUntil.set(partition, Date.now())
-    },
+        await server.restart()
+      }),
+  },
+  'master-frozen': {
+    says: 'SIGSTOP of a master of the cluster until its replica has taken over; back, it takes writes for a moment',
+    targets: A_MASTER,
+    ms: [1_500, 5_000],
+    weight: 4,
+    delaysRecovery: true,
+    strike: (fleet, target, forMs) =>
+      bereaving(fleet, target, async ({ server }) => {
+        await server.kill('SIGSTOP')
+        await pause(forMs)
+        await server.kill('SIGCONT')
+      }),
   },
   failover: {
     says: 'CLUSTER FAILOVER: the replica of a master takes over in order',

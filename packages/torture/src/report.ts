@@ -1,7 +1,7 @@
 // What a run was and what came of it, as a table for people.
 
-import { RECOVERY_MS } from './checks.ts'
 import { FAULT_NAMES, faultOf } from './faults.ts'
+import { RECOVERY_MS } from './job.ts'
 import type { Report } from './run.ts'
 
 const percentile = (of: number[], part: number): number =>

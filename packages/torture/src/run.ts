@@ -6,9 +6,9 @@ import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { isTerminal, partitionOf, STATES } from '@jobs/state'
 import { until } from '@jobs/testkit'
 import { checkInvariants } from '../../state/test/invariants.ts'
-import { type Disturbance, judge, type ToldNote, type Violation, type WorkerNote } from './checks.ts'
+import { judge, type Strike, type ToldNote, type Violation, type WorkerNote } from './checks.ts'
 import { type FaultName, faultOf } from './faults.ts'
-import { type Fleet, REAPERS, startFleet, WATCHERS, WORKERS } from './fleet.ts'
+import { type Fleet, startFleet, WATCHERS, WORKERS } from './fleet.ts'
 import { tortureJob } from './job.ts'
 import { type Leaks, watchLeaks } from './leaks.ts'
 import { type NotesReader, notesIn } from './notes.ts'
@@ -133,7 +133,7 @@ const runWindow = async (
   fleet.go()
   const lag = monitorEventLoopDelay({ resolution: 20 })
   lag.enable()
-  const disturbances = await strikeAll(fleet, steps, plan.windowMs, violate)
+  const strikes = await strikeAll(fleet, steps, plan.windowMs, violate)
   await fleet.heal()
   await fleet.rest()
   const ended = await drained(fleet, DRAIN_MS * busy, violate)
@@ -147,7 +147,7 @@ const runWindow = async (
     watched: WATCHERS.flatMap((name) => notes.read<ToldNote>(name)).filter(({ does }) => does === 'told'),
     deaths: fleet.deaths,
     bereftUntil: (job) => fleet.bereftUntil.get(partitionOf(job, fleet.jobs.partitions)),
-    disturbances,
+    strikes,
     // What held this process up held up the others.
     slackMs: SLACK_MS * busy + 4 * (lag.max / 1e6),
   })
@@ -166,14 +166,14 @@ const runWindow = async (
   await leaks.look()
 }
 
-/** Does each step at its time. Answers when the finding of the dead was disturbed. */
+/** Does each step at its time. Answers when each was under way. */
 const strikeAll = async (
   fleet: Fleet,
   steps: Step[],
   windowMs: number,
   violate: (check: number, says: string) => void,
-): Promise<Disturbance[]> => {
-  const disturbances: Disturbance[] = []
+): Promise<Strike[]> => {
+  const done: Strike[] = []
   const began = performance.now()
   const strikes: Promise<void>[] = []
   for (const { at, fault, target, forMs } of steps.toSorted((a, b) => a.at - b.at)) {
@@ -181,8 +181,7 @@ const strikeAll = async (
     const strike = async () => {
       const from = Date.now()
       await faultOf(fault).strike(fleet, target, forMs)
-      if (faultOf(fault).delaysRecovery || (REAPERS as readonly string[]).includes(target))
-        disturbances.push({ from, to: Date.now() })
+      done.push({ fault, target, from, to: Date.now() })
     }
     strikes.push(
       strike().catch((error: Error) =>
@@ -192,7 +191,7 @@ const strikeAll = async (
   }
   await Promise.all(strikes)
   await pause(Math.max(0, windowMs - (performance.now() - began)))
-  return disturbances
+  return done
 }
 
 /** Whether every job has ended but the sleepers, which are still held. */

@@ -1,7 +1,8 @@
-// What a watcher may have been told of a job, by a history that is made up: where its master was killed, and where not.
+// What a watcher may have been told of a job, by a history that is made up: where its master was killed, and where not. And
+// when a job may be taken from its worker.
 import type { JobEvent } from '@jobs/state'
 import { describe, expect, it } from 'vitest'
-import { type ToldNote, watchViolations } from '../src/checks.ts'
+import { recoveriesOf, type Strike, type ToldNote, watchViolations } from '../src/checks.ts'
 
 const event = (
   seq: number,
@@ -78,5 +79,42 @@ describe('of a history that went with its master', () => {
     ['the end is told long after the loss', told(LATER, lost, events(completed)), KILLED_UNTIL],
   ])('it is a violation that %s', (_, all, until) => {
     expect(watchViolations(all, stream, until)).not.toEqual([])
+  })
+})
+
+describe('a job that is taken from its worker', () => {
+  const AT = 60_000
+  const reaped = event(3, 'reap' as 'claim', 'QUEUED', AT, { worker: 'worker-1.2', reason: 'worker_lost' })
+  const judged = (strikes: Strike[], diedAt?: number) =>
+    recoveriesOf(new Map([['j', [enqueued, claimed, reaped]]]), {
+      deaths: diedAt === undefined ? [] : [{ who: 'worker-1.2', kind: 'worker', at: diedAt }],
+      strikes,
+      slackMs: 500,
+    })
+  const strike = (fault: Strike['fault'], target: string, from: number, to: number): Strike => ({
+    ...{ fault, target, from, to },
+  })
+
+  it.each([
+    ['the worker was frozen', [strike('zombie', 'worker-1', AT - 4_000, AT + 1_000)]],
+    ['its link was stalled until a lease ago', [strike('link-stalled', 'worker-1', AT - 5_000, AT - 2_000)]],
+    ['Redis was away', [strike('redis-killed', 'redis', AT - 3_000, AT - 1_000)]],
+  ])('is no violation where %s', (_, strikes) => {
+    expect(judged(strikes).wrong).toEqual([])
+  })
+  it.each([
+    ['nothing was struck', []],
+    ['another worker was frozen', [strike('zombie', 'worker-2', AT - 4_000, AT + 1_000)]],
+    ['the worker was frozen long ago', [strike('zombie', 'worker-1', AT - 20_000, AT - 10_000)]],
+    ['the worker was frozen later', [strike('zombie', 'worker-1', AT + 100, AT + 4_000)]],
+    ['only a reaper was frozen', [strike('process-frozen', 'reaper-1', AT - 4_000, AT + 1_000)]],
+    ['scripts were flushed', [strike('scripts-flushed', 'redis', AT - 1_000, AT + 1_000)]],
+  ])('is a violation where %s', (_, strikes) => {
+    expect(judged(strikes).wrong).toHaveLength(1)
+  })
+  it('is a violation where its worker had died too long before, and none where it had died lately', () => {
+    expect(judged([], AT - 3_000)).toEqual({ wrong: [], recoveries: [3_000], disturbed: 0 })
+    expect(judged([], AT - 4_000).wrong).toHaveLength(1)
+    expect(judged([strike('process-frozen', 'reaper-1', AT - 3_900, AT - 100)], AT - 4_000).wrong).toEqual([])
   })
 })

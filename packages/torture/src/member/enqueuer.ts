@@ -3,7 +3,7 @@
 import { createInterface } from 'node:readline'
 import { type Ack, connectJobs, isStateError } from '@jobs/state'
 import { randomOf } from '../../../state/test/random.ts'
-import { type Deed, type Payload, RETENTION_MS, tortureJob } from '../job.ts'
+import { type Deed, type Payload, RETENTION_MS, STALL_MS, tortureJob } from '../job.ts'
 import { started } from './notes.ts'
 
 const { REDIS_URL = '', JOBS_NAMESPACE = '', JOBS_PARTITIONS = '1', NAME = '', SEED = '0' } = process.env
@@ -24,7 +24,10 @@ let busy = 0
 
 const deed = (): Deed => {
   const at = random.below(100)
-  return at < 80 ? 'complete' : at < 90 ? 'throw' : at < 95 ? 'checkpoint' : 'final'
+  if (at < 77) return 'complete'
+  if (at < 85) return 'throw'
+  if (at < 90) return 'checkpoint'
+  return at < 95 ? 'final' : at < 99 ? 'hang' : 'block'
 }
 
 const ask = async (n: number): Promise<void> => {
@@ -42,6 +45,7 @@ const ask = async (n: number): Promise<void> => {
     // A poisoned worker takes the jobs of others with it; these are to be done all the same.
     maxCrashes: 50,
     maxAttempts: 5,
+    ...(payload.deed === 'hang' ? { stallMs: STALL_MS } : {}),
     backoff: { delayMs: random.below(200) },
     ...(random.chance(0.1) ? { delayMs: random.below(1_000) } : {}),
     ...(random.chance(0.2) ? { priority: random.chance(0.5) ? ('high' as const) : ('low' as const) } : {}),

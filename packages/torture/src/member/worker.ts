@@ -1,7 +1,7 @@
 // A worker process of the fleet. Notes each attempt that begins, and each end that Redis has confirmed.
 import { createInterface } from 'node:readline'
 import { connectJobs, FinalError, type JobContext, Worker } from '@jobs/state'
-import { type Mark, type Payload, tortureJob } from '../job.ts'
+import { BLOCK_MS, type Mark, type Payload, tortureJob } from '../job.ts'
 import { note, started } from './notes.ts'
 
 const { REDIS_URL = '', JOBS_NAMESPACE = '', JOBS_PARTITIONS = '1', NAME = '' } = process.env
@@ -22,6 +22,8 @@ const handle = async (job: JobContext<Payload, unknown>): Promise<Mark> => {
       awoken,
       new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
     ])
+  if (payload.deed === 'hang' && attempt === 1) await new Promise(() => undefined)
+  if (payload.deed === 'block') for (const until = performance.now() + BLOCK_MS; performance.now() < until; );
   for (let n = 0; n < payload.steps; n++) {
     if (!payload.deaf) signal.throwIfAborted()
     const mark: Mark = { attempt, worker: NAME, n }
