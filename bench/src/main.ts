@@ -20,7 +20,7 @@ Measures beside a peer in the same run and says which targets are met.
 
   lifecycle      the life of jobs beside BullMQ: speed, CPU, memory, latency (about 8 minutes)
   fanout         events to watchers beside a bare ws server and Socket.IO: speed, CPU, memory, latency
-  recovery       jobs whose worker is killed or frozen, beside BullMQ: time, losses, double runs, cost (about 7 minutes)
+  recovery       jobs whose worker is killed or frozen, beside BullMQ: time, losses, double runs, cost (about 15 minutes)
 
   --rounds N     alternating rounds, of which the median counts (default 5, recovery 10)
   --json FILE    writes the figures, the machine and the versions as JSON

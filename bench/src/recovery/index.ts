@@ -1,5 +1,6 @@
 // What happens to 100 jobs when their worker dies or freezes, beside BullMQ, and what watching over them costs.
 import { type Figure, judged, median, type Row } from '../table.ts'
+import { promoteTrial } from './promote.ts'
 import { PEERS, type PeerName, type Setting } from './setting.ts'
 import { sweepTrial } from './sweep.ts'
 import { type Frozen, freezeTrial, type Killed, killTrial, steadyTrial } from './trial.ts'
@@ -42,6 +43,12 @@ export const recovery = async (rounds: number, tell: Tell): Promise<Row[]> => {
   const few = await sweepTrial(HELD / 100)
   const many = await sweepTrial(HELD)
   tell(`sweep ours ${JSON.stringify({ few, many })}`)
+
+  const { steady: one, burst } = await promoteTrial()
+  const p99 = (sorted: number[]) => sorted[Math.floor(sorted.length * 0.99)] ?? Number.NaN
+  tell(
+    `promotions ours ${JSON.stringify({ one: [p99(one), one.at(-1)], burst: [p99(burst), burst.at(-1)] })}`,
+  )
 
   /** Of the trials in which there was something to measure. */
   const timed = (trials: Killed[], of: (trial: Killed) => number) =>
@@ -104,6 +111,20 @@ export const recovery = async (rounds: number, tell: Tell): Promise<Row[]> => {
       ours: many / few,
       peer: null,
       target: { atMost: 2 },
+    }),
+    judged({
+      figure: 'queued after its time, 1,000 due a second, 100,000 waiting, p99',
+      unit: 'ms',
+      ours: p99(one),
+      peer: null,
+      target: { atMost: 100 },
+    }),
+    judged({
+      figure: '1,000 due in the same millisecond beside them, p99',
+      unit: 'ms',
+      ours: p99(burst),
+      peer: null,
+      target: { atMost: 100 },
     }),
   ]
 }

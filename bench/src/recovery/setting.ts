@@ -8,7 +8,7 @@ export type Setting = 'default' | 'tight'
 /** Milliseconds. Ours: see "How soon" in docs/operations.md; BullMQ: the shortest that a busy event loop survives. */
 export const OURS: Record<Setting, { leaseMs: number; intervalMs: number }> = {
   default: { leaseMs: 5_000, intervalMs: 1_000 },
-  tight: { leaseMs: 500, intervalMs: 100 },
+  tight: { leaseMs: 600, intervalMs: 100 },
 }
 export const BULLMQ: Record<Setting, { lockDuration: number; stalledInterval: number }> = {
   default: { lockDuration: 30_000, stalledInterval: 30_000 },

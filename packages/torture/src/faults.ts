@@ -104,7 +104,7 @@ export const FAULTS = {
     says: 'SIGSTOP of a worker, SIGCONT when its jobs have been given to others',
     targets: always(WORKERS),
     ms: [RECOVERY_MS + 200, RECOVERY_MS + 2_500],
-    weight: 4,
+    weight: 7,
     strike: freeze,
   },
   'host-killed': {
