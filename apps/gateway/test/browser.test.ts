@@ -15,6 +15,8 @@ interface Seen {
   events: { seqs: number[]; id: string }[]
   complete: boolean
   opened: number
+  /** Codes of errors that it was told. */
+  errors: string[]
   source: EventSource
 }
 
@@ -42,7 +44,7 @@ it.runIf(chromiumPath !== undefined)(
     const url = `http://127.0.0.1:${proxy.port}/v1/jobs/${held.id}`
     await page.evaluate((address) => {
       const source = new EventSource(address)
-      const seen: Seen = { events: [], complete: false, opened: 0, source }
+      const seen: Seen = { events: [], complete: false, opened: 0, errors: [], source }
       Object.assign(globalThis, { seen })
       source.onopen = () => seen.opened++
       source.onmessage = ({ data, lastEventId }) => {
@@ -50,6 +52,7 @@ it.runIf(chromiumPath !== undefined)(
         const items = messages.flatMap((message) => message.items ?? [])
         if (items.length > 0) seen.events.push({ seqs: items.map(({ seq }) => seq), id: lastEventId })
         if (messages.some(({ type }) => type === 'complete')) seen.complete = true
+        for (const { type, code } of messages) if (type === 'error') seen.errors.push(code)
       }
     }, `${url}/events`)
     const until = (told: number, opened: number) =>
@@ -69,13 +72,23 @@ it.runIf(chromiumPath !== undefined)(
     proxy.refuse(false)
     await until(12, 2)
 
+    // While Redis can't be read it is told so, and comes back.
+    await h.redis.freeze()
+    proxy.cutAll()
+    await page.waitForFunction(() => (globalThis as unknown as { seen: Seen }).seen.errors.length > 0)
+    await h.redis.thaw()
+    await report(2)
+    await page.waitForFunction(
+      () => (globalThis as unknown as { seen: Seen }).seen.events.at(-1)?.seqs.at(-1) === 14,
+    )
+
     // With a token a page reads by fetch, which asks for leave first.
     const read = await page.evaluate(async (address) => {
       const response = await fetch(address, { headers: { authorization: 'Bearer any' } })
       const { seq } = (await response.json()) as { seq: number }
       return [response.status, response.headers.get('etag') !== null, seq]
     }, url)
-    expect(read).toEqual([200, true, 12])
+    expect(read).toEqual([200, true, 14])
 
     await h.jobs.transitions.complete(held, '1')
     // It comes back after the end by itself, is answered 204, and gives up.
@@ -83,13 +96,13 @@ it.runIf(chromiumPath !== undefined)(
       () => (globalThis as unknown as { seen: Seen }).seen.source.readyState === EventSource.CLOSED,
     )
     const seen = await page.evaluate(() => {
-      const { events, complete, opened } = (globalThis as unknown as { seen: Seen }).seen
-      return { seqs: events.flatMap(({ seqs }) => seqs), complete, opened }
+      const { events, complete, errors } = (globalThis as unknown as { seen: Seen }).seen
+      return { seqs: events.flatMap(({ seqs }) => seqs), complete, errors: [...new Set(errors)] }
     })
     expect(seen).toEqual({
-      seqs: Array.from({ length: 11 }, (_, i) => i + 3),
+      seqs: Array.from({ length: 13 }, (_, i) => i + 3),
       complete: true,
-      opened: 2,
+      errors: ['unavailable'],
     })
     await browser.close()
     pages.close()

@@ -158,6 +158,12 @@ it('says 503 and when to come back while Redis is away', async () => {
     expect(response.headers.get('retry-after')).toBe('1')
     expect(await response.json()).toMatchObject({ code: 'unavailable', retryable: true, retryAfterMs: 1_000 })
   }
+  // A browser's EventSource would never come back: it is told in a stream.
+  const response = await get(`${id}/events`, { accept: 'text/event-stream' })
+  expect(response.status).toBe(200)
+  const [, retryMs, error = ''] = /^retry: (\d+)\n\ndata: (.*)\n\n$/.exec(await response.text()) ?? []
+  expect(Number(retryMs)).toBeGreaterThanOrEqual(2_000)
+  expect(JSON.parse(error)).toMatchObject({ type: 'error', code: 'unavailable', retryAfterMs: 1_000 })
   await h.redis.restart()
   await until(async () => (await get('none')).status === 404)
 })

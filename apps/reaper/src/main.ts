@@ -27,6 +27,8 @@ import { reaperMetrics } from './metrics.ts'
 const PROMOTE_MS = 50
 /** Milliseconds between two steps of repair, each of 1 to 2 ms of Redis: a round of a million jobs takes some hours. */
 const REPAIR_MS = 200
+/** Milliseconds that a partition may be passed over beside its intervals: a failover takes some seconds. */
+const UNSWEPT_MS = 5_000
 /** Until what could not be repaired is tried again. */
 const REPAIR_AGAIN_MS = 60_000
 
@@ -110,6 +112,9 @@ await runService('reaper', async () => {
     const ageOf = (succeededAt = Number.NEGATIVE_INFINITY) => performance.now() - succeededAt
     if (ageOf(sweeps.succeededAt) > 3 * intervalMs + 1_000)
       return 'no sweep has succeeded lately: is Redis reachable?'
+    const unswept = reaper.unswept(3 * intervalMs + UNSWEPT_MS)
+    if (unswept.length > 0)
+      return `no sweep has got through the partitions ${unswept.join(', ')} lately: is their server reachable?`
     if (ageOf(promotions.succeededAt) > 5_000)
       return 'no promotion has succeeded lately: is the memory of Redis full?'
     return guard.trouble

@@ -6,6 +6,7 @@ if job.state == 'PROCESSING' then
   flag(job, 'x')
   enter(job, 'PROCESSING', '')
   store(job)
+  call('SET', heartbeat_key(id), heartbeat_of(job), 'XX', 'KEEPTTL')
 else
   flag(job, 'x')
   finish(job, 'CANCELLED', '')

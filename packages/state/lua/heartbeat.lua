@@ -3,10 +3,7 @@ local job, rejection = judge(id, fence)
 if not job then return rejection end
 local startedAt, leaseMs = run_of(job)
 if may_have_heartbeat(startedAt, leaseMs) then
-  -- PEXPIRE needs no memory, SET does.
-  if call('PEXPIRE', heartbeat_key(id), int(leaseMs)) == 0 then
-    call('SET', heartbeat_key(id), job.fence .. ' ' .. job.worker, 'PX', int(leaseMs))
-  end
+  arm(job, leaseMs)
   -- Resets the idle time that the reaper looks at.
   call('XCLAIM', PREFIX .. 'work:' .. queue_of(job), GROUP, job.worker, 0, job.place, 'JUSTID')
 end

@@ -100,6 +100,10 @@ local function may_have_heartbeat(startedAt, leaseMs)
   return NOW - startedAt >= leaseMs / 4 or NOW < startedAt
 end
 
+-- The heartbeat of an attempt. One that is asked to stop has another than the usual, by which its worker hears of it.
+local function heartbeat_of(job) return job.fence .. ' ' .. job.worker .. (has(job, 'x') and ' x' or '') end
+local function arm(job, leaseMs) call('SET', heartbeat_key(job.id), heartbeat_of(job), 'PX', int(leaseMs)) end
+
 -- Rules on the move. Returns the job, or nil and the answer to give.
 local function rule(job, fence)
   if not job then return nil, rejected('unknown_job') end

@@ -75,7 +75,7 @@ local function recover(entry, holder)
   -- It started so lately that it need not have beaten yet. (A clock that stepped back makes it no younger.)
   if NOW >= startedAt and NOW - startedAt < leaseMs then return end
   if forgiving and not told_only then
-    call('SET', heartbeat_key(id), job.fence .. ' ' .. worker, 'PX', int(leaseMs))
+    arm(job, leaseMs)
     return id, 'rearmed', worker
   end
   spend_budget(job, 0, 1)

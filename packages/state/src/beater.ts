@@ -13,7 +13,7 @@ export interface Pace {
 }
 
 /** Attempts that one beat speaks for at most: no script may hold Redis for long. */
-const TOGETHER = 128
+const TOGETHER = 256
 
 /** What an attempt is told of a verdict. */
 export type Heard = Exclude<Verdict, 'error'>

@@ -124,6 +124,8 @@ export const reaperOf = (jobs: Jobs, { intervalMs, dry = false, onTrouble }: Rea
     }
   }
 
+  /** When a sweep last got through, by partition, of performance.now. */
+  const sweptAt = transitions.keys.map(() => performance.now())
   let minIdle = 2 * intervalMs
   let nextInMs: number | null = null
   const sweepAll = everyPartition(async (keys) => {
@@ -131,6 +133,7 @@ export const reaperOf = (jobs: Jobs, { intervalMs, dry = false, onTrouble }: Rea
     if (keys === transitions.keys[0]) await checkLayout(link, jobs.namespace, transitions.keys.length, !dry)
     for (const queue of (await link.call('SMEMBERS', keys.queues)) as string[])
       await sweepQueue(keys, queue, minIdle)
+    sweptAt[transitions.keys.indexOf(keys)] = performance.now()
   })
   const promoteAll = everyPartition(async (keys) => {
     const next = await promoteIn(keys)
@@ -157,6 +160,12 @@ export const reaperOf = (jobs: Jobs, { intervalMs, dry = false, onTrouble }: Rea
       const told = swept
       swept = { reaped: [], amnesty: false }
       return told
+    },
+
+    /** Partitions, counted from 0, that no sweep has got through for so many milliseconds. */
+    unswept: (ms: number): number[] => {
+      const before = performance.now() - ms
+      return sweptAt.flatMap((at, partition) => (at < before ? [partition] : []))
     },
 
     /** Queues every scheduled job that is due. Answers them, and in how many milliseconds the next one is. */

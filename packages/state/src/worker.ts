@@ -107,6 +107,8 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   /** What is claimed now is handed back at once. */
   private over = false
   private wake: () => void = () => undefined
+  /** Over which our own list was last read; '' when it has to be read again. */
+  private connections = ''
 
   /** @throws StateError INVALID_OPTIONS */
   constructor(
@@ -232,7 +234,6 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   }
 
   private async consume(): Promise<void> {
-    let connections = ''
     while (!this.stopRequested) {
       const free = this.options.concurrency - this.busy
       if (free <= 0) {
@@ -242,9 +243,9 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
       try {
         // After a reconnect a cut reply may have left jobs given to us, unseen: our own list is read first.
         const now = this.reader.connections
-        if (now !== connections) {
+        if (now !== this.connections) {
+          this.connections = now
           await this.claimEach(await this.reader.own(this.options.concurrency * 2 + 10))
-          connections = now
           continue
         }
         if (this.putOff.size > 0) {
@@ -261,7 +262,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
       } catch (error) {
         if (this.stopRequested) return
         this.trouble(error)
-        connections = ''
+        this.connections = ''
         await this.woken(RETRY_MS)
       }
     }
@@ -274,6 +275,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     for (let asked = 0; asked < keys.length; asked++) {
       const at = (this.partition + asked) % keys.length
       if (!this.reader.mayHave(at)) continue
+      const askedAt = performance.now()
       const taken = await this.reader.take(at, () =>
         take(
           keys[at] as Keys,
@@ -282,7 +284,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
           this.claimant,
         ),
       )
-      for (const grant of taken.grants) this.begin(grant)
+      for (const grant of taken.grants) this.begin(grant, askedAt)
       if (taken.grants.length > 0) {
         this.partition = at
         return { found: true, retryInMs: 0 }
@@ -315,6 +317,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
 
   /** Answers in how many milliseconds to try again; 0 when the job runs here, or is not ours to run. */
   private async claim([id, entry]: Entry): Promise<number> {
+    const askedAt = performance.now()
     let grant: Awaited<ReturnType<Jobs['transitions']['claim']>>
     try {
       grant = await this.jobs.transitions.claim(id, entry, this.claimant)
@@ -324,7 +327,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
       throw error
     }
     if (grant.ok) {
-      this.begin(grant)
+      this.begin(grant, askedAt)
       return 0
     }
     if (grant.reason !== 'paused' && grant.reason !== 'rate_limited') return 0
@@ -337,11 +340,19 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     this.putOff.set(entry.join(' '), entry)
   }
 
-  private begin(grant: Grant): void {
+  /** @param askedAt when the grant was asked for, of performance.now */
+  private begin(grant: Grant, askedAt: number): void {
     const key = grant.id + grant.fence
     // A reply that was lost and its repeat may both have come.
     if (this.held.has(key)) return
-    if (this.over) {
+    // This loop was blocked, or the link slow: nobody has kept the attempt alive, and another may run the job by now. What is
+    // still ours is granted once more.
+    const late = performance.now() - askedAt > grant.leaseMs
+    if (late && !this.stopRequested) {
+      this.connections = ''
+      return
+    }
+    if (this.over || late) {
       void this.handBack(grant)
       return
     }

@@ -139,6 +139,7 @@ const endEachWay = async (hand: Hands, { ops }: Processes): Promise<string[]> =>
       await hand.age(long)
       await hand.heartbeat(long)
       await hand.beat(CLAIMANT.worker, byHand.name, [long])
+      await hand.beat(CLAIMANT.worker, byHand.name, [{ ...long, fence: '0-of-one-that-has-lost-it' }])
       await hand.retry(long, ERROR, 0)
       await hand.complete(await hand.next(), '"done"', '{"done":9}')
     },

@@ -183,9 +183,12 @@ describe('a node that falls silent', () => {
     await until(() => reaped.has(off), { what: 'the job of the dead worker being recovered' })
     expect(reaped.has(on)).toBe(false)
     await until(() => failed > 0, { what: 'the silent partition being told of' })
+    await until(() => reaper.unswept(1_000).includes(partitionOf(on, 16)))
+    expect(reaper.unswept(1_000)).not.toContain(partitionOf(off, 16))
     for (const { server } of [master, ...replicas]) await server.kill('SIGCONT')
     await sweeps
     expect(reaped).toContain(on)
+    expect(reaper.unswept(1_000)).not.toContain(partitionOf(on, 16))
     await cluster.settled()
   })
 })

@@ -1,7 +1,7 @@
 // What counts as a dead worker and as a hung handler, each with its own time, a job's own where it was given one; what a
 // look costs; and what people are told.
 import { once } from 'node:events'
-import { defineJob, type EnqueueOptions, type Grant, reaperOf, Worker } from '@jobs/state'
+import { defineJob, type EnqueueOptions, type Grant, Jobs, reaperOf, Worker } from '@jobs/state'
 import { until } from '@jobs/testkit'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { anyJob, type Harness, startHarness } from './harness.ts'
@@ -38,7 +38,7 @@ const idleOf = async (worker: string) => {
 }
 
 /** One step of a sweep that forgives nothing. */
-const reap = (more: { minIdleMs?: number; whole?: boolean; dry?: boolean } = {}) =>
+const reap = (more: { minIdleMs?: number; maxGapMs?: number; whole?: boolean; dry?: boolean } = {}) =>
   h.jobs.transitions.reap(keysOfAll(), anyJob.name, {
     ...{ cursor: '0-0', count: 100, minIdleMs: 0, maxGapMs: 0, amnesty: false },
     ...more,
@@ -164,6 +164,45 @@ describe('a beat', () => {
     expect(await beat('w7', [well, cancelled, lost, broken])).toEqual([undefined, 'cancel', 'lost', 'error'])
   })
 
+  it('tells of a cancel, whether there was a heartbeat before it, after it, or one that the reaper has armed', async () => {
+    await enqueue(3)
+    const [before, after, armed] = (await take('w7', 3)) as [Grant, Grant, Grant]
+    const age = ({ id }: Grant) => h.redis.client().hset(keysOfAll().job(id), 'run', `1 ${LEASE_MS}`)
+    await Promise.all([before, after, armed].map(age))
+    expect(await beat('w7', [before, armed])).toEqual([undefined, undefined])
+    for (const { id } of [before, after, armed]) await h.jobs.cancel(id)
+    await h.redis.client().del(keysOfAll().heartbeat(armed.id), keysOfAll().sweep)
+    expect((await reap({ whole: true, maxGapMs: 1_000 })).reaped).toMatchObject([
+      { id: after.id, outcome: 'rearmed' },
+      { id: armed.id, outcome: 'rearmed' },
+    ])
+    await h.redis.client().del(keysOfAll().heartbeat(after.id))
+    for (const _ of ['first', 'second'])
+      expect(await beat('w7', [before, after, armed])).toEqual(['cancel', 'cancel', 'cancel'])
+  })
+
+  it('of a worker that has lost its job prolongs nothing of the one that has it', async () => {
+    await enqueue(1)
+    const [lost] = (await take('w7')) as [Grant]
+    await lapse([lost])
+    await reap()
+    const [held] = (await take('w8')) as [Grant]
+    await h.redis.client().hset(keysOfAll().job(held.id), 'run', `1 ${LEASE_MS}`)
+    await beat('w8', [held])
+    const leftMs = () => h.redis.client().pttl(keysOfAll().heartbeat(held.id))
+    const leftBefore = await leftMs()
+    expect(await beat('w7', [{ ...lost, leaseMs: 100 * LEASE_MS }])).toEqual(['lost'])
+    // Its owner has been heard since, or not.
+    expect(Math.abs((await leftMs()) - leftBefore)).toBeLessThan(5_000)
+    expect(await beat('w8', [held])).toEqual([undefined])
+
+    // Where nobody has the job there is no heartbeat to keep.
+    await h.jobs.transitions.complete(held, '1')
+    await h.redis.client().set(keysOfAll().heartbeat(held.id), `${held.fence} w8`)
+    expect(await beat('w7', [lost])).toEqual(['lost'])
+    await until(async () => (await h.redis.client().exists(keysOfAll().heartbeat(held.id))) === 0)
+  })
+
   it('sets the heartbeat of attempts that are old enough, for the lease of each', async () => {
     await enqueue(1)
     await enqueue(1, { leaseMs: 10_000 })
@@ -287,4 +326,49 @@ it('passes that only tell write nothing, and tell what would be done', async () 
   expect((await reaper.promote()).promoted).toHaveLength(130)
   expect((await reaper.expire()).map(({ outcome }) => outcome)).toEqual(Array(110).fill('FAILED'))
   expect(await h.redis.digest()).toBe(before)
+})
+
+describe('a grant whose answer comes later than its lease', () => {
+  const LATE_MS = 300
+  /** A worker that hears of its first grant only when it is let, and what its handlers have run. */
+  const hardOfHearing = async () => {
+    const heard = Promise.withResolvers<void>()
+    const granted = Promise.withResolvers<void>()
+    const jobs = new Jobs({
+      ...{ url: h.redis.url, namespace: h.jobs.namespace, commandTimeoutMs: 20_000, deadlineMs: 30_000 },
+      fault: async (point, command) => {
+        if (point !== 'after' || (command !== 'apply' && command !== 'take')) return
+        if ((await h.jobs.counts()).PROCESSING === 0) return
+        granted.resolve()
+        await heard.promise
+      },
+    })
+    const ran: number[] = []
+    const worker = new Worker(jobs, anyJob, ({ attempt }) => void ran.push(attempt), { leaseMs: LATE_MS })
+    worker.on('error', () => undefined)
+    await worker.start()
+    const { id } = await h.jobs.enqueue(anyJob, 1)
+    await granted.promise
+    await until(async () => (await h.jobs.explain(id))?.says.includes('longer than its lease'))
+    return { id, ran, worker, hear: heard.resolve, close: () => worker.stop().then(() => jobs.close()) }
+  }
+
+  it('is not run beside the one of the worker that has the job by then', async () => {
+    const { id, ran, hear, close } = await hardOfHearing()
+    await until(async () => (await reap()).reaped.length > 0)
+    const [again] = await take('other')
+    expect(again).toMatchObject({ id, attempt: 2 })
+    hear()
+    await close()
+    expect(ran).toEqual([])
+    expect(await h.jobs.get(id)).toMatchObject({ state: 'PROCESSING', attempt: 2 })
+  })
+
+  it('is granted once more, and run once, where nobody has taken the job', async () => {
+    const { id, ran, hear, close } = await hardOfHearing()
+    hear()
+    expect(await h.jobs.wait(id)).toMatchObject({ state: 'COMPLETED', attempt: 1 })
+    expect(ran).toEqual([1])
+    await close()
+  })
 })

@@ -341,7 +341,8 @@ export class World {
     expect(reaped).toContainEqual(
       expect.objectContaining({ id: model.id, outcome: 'rearmed', detail: model.worker }),
     )
-    expect(await this.redis.get(this.keys.heartbeat(model.id))).toBe(`${model.fence} ${model.worker}`)
+    const asked = model.cancelRequested ? ' x' : ''
+    expect(await this.redis.get(this.keys.heartbeat(model.id))).toBe(`${model.fence} ${model.worker}${asked}`)
     // As it was before: an attempt as young as this one has no heartbeat yet.
     await this.redis.hset(this.keys.job(model.id), 'run', run)
     await this.redis.del(this.keys.heartbeat(model.id))

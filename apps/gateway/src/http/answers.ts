@@ -12,6 +12,15 @@ export const JSON_TYPE = 'application/json; charset=utf-8'
 /** Milliseconds that a reader has for its snapshot: as long as anything may wait for a WebSocket. */
 const ANSWER_MS = 10_000
 
+/** Milliseconds after which a reader of a stream comes back. */
+export const RETRY_MS = 2_000
+export const EVENT_STREAM = {
+  'content-type': 'text/event-stream; charset=utf-8',
+  'cache-control': 'no-store',
+  // nginx holds answers back otherwise.
+  'x-accel-buffering': 'no',
+}
+
 const CODES: Record<number, ErrorCode> = {
   400: 'bad_request',
   401: 'unauthorized',
@@ -23,6 +32,11 @@ const CODES: Record<number, ErrorCode> = {
   503: 'unavailable',
 }
 
+/** What passes. A browser's EventSource comes back after a stream has ended, and after any other answer never again. */
+const PASSES = new Set([429, 503])
+const isEventSource = ({ req }: ServerResponse): boolean =>
+  req.method === 'GET' && (req.headers.accept?.includes('text/event-stream') ?? false)
+
 /** Answers what is refused before anything else was told. */
 export const refuseJob = (response: ServerResponse, refusal: Refusal): void => {
   if (response.headersSent || response.destroyed) return
@@ -30,6 +44,13 @@ export const refuseJob = (response: ServerResponse, refusal: Refusal): void => {
   const retryAfter = headers['retry-after']
   const retryAfterMs = retryAfter === undefined ? undefined : Number(retryAfter) * 1_000
   const body = JSON.stringify(errorOf(code, message, { retryAfterMs }))
+  if (PASSES.has(status) && isEventSource(response)) {
+    response.writeHead(200, { ...VARY, ...EVENT_STREAM, ...headers })
+    // Not all of them at the same time.
+    const retryMs = Math.round(Math.max(retryAfterMs ?? 0, RETRY_MS) * (1 + Math.random()))
+    response.end(`retry: ${retryMs}\n\ndata: ${body}\n\n`)
+    return
+  }
   response.writeHead(status, {
     ...VARY,
     'content-type': JSON_TYPE,

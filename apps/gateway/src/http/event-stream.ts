@@ -6,20 +6,11 @@ import { CLOSE, type Close, type ServerMessage } from '@jobs/protocol'
 import type { Member } from '../rooms/room.ts'
 import type { Rooms } from '../rooms/rooms.ts'
 import { Frames, Outbox, type Waiting } from '../sockets/outbox.ts'
-import { refuseJob } from './answers.ts'
+import { EVENT_STREAM, RETRY_MS, refuseJob } from './answers.ts'
 import { DRAINING, type Refusal } from './refusal.ts'
 
-/** Milliseconds after which a reader comes back. */
-const RETRY_MS = 2_000
 /** Milliseconds that a reader gets to take the last that it is told. */
 const GOODBYE_MS = 2_000
-
-export const EVENT_STREAM = {
-  'content-type': 'text/event-stream; charset=utf-8',
-  'cache-control': 'no-store',
-  // nginx holds answers back otherwise.
-  'x-accel-buffering': 'no',
-}
 
 interface EventStreamOptions {
   /** Beside those of every stream; sent with the first message, since until then it may be refused. */

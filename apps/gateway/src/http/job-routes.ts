@@ -7,8 +7,8 @@ import type { Grant } from '../auth/grant.ts'
 import { snapshotText } from '../rooms/room.ts'
 import { type Rooms, RoomsFullError } from '../rooms/rooms.ts'
 import { traced } from '../tracing.ts'
-import { type Answers, JSON_TYPE, refuseJob, VARY } from './answers.ts'
-import { EVENT_STREAM, EventStream, lastEventId } from './event-stream.ts'
+import { type Answers, EVENT_STREAM, JSON_TYPE, refuseJob, VARY } from './answers.ts'
+import { EventStream, lastEventId } from './event-stream.ts'
 import { isRefusal } from './refusal.ts'
 
 export interface JobRoute {

@@ -119,7 +119,7 @@ end
 
 local function job(key, id)
   local v = call('HMGET', key, 'now', 'place', 'run', 'createdAt', 'worker')
-  local state, fence = match(v[1] or '', '^(%u+) %S+ %S+ (%S+)')
+  local state, fence, flags = match(v[1] or '', '^(%u+) %S+ %S+ (%S+) %S+ (%S+)')
   if not state then return end
   if state == 'SCHEDULED' then call('HSET', key, 'place', int(v[2] - ms)) end
   if state == 'COMPLETED' or state == 'FAILED' or state == 'CANCELLED' then call('HSET', key, 'place', earlier(v[2])) end
@@ -127,14 +127,15 @@ local function job(key, id)
   local startedAt, rest = match(v[3] or '', '^(%d+)(.*)$')
   if startedAt then call('HSET', key, 'run', int(startedAt - ms) .. rest) end
   if state == 'PROCESSING' and alive[v[5]] then
-    call('SET', prefix .. 'heartbeat:' .. id, fence .. ' ' .. v[5], 'PX', match(rest, '%d+'))
+    local stop = string.find(flags, 'x', 1, true) and ' x' or ''
+    call('SET', prefix .. 'heartbeat:' .. id, fence .. ' ' .. v[5] .. stop, 'PX', match(rest, '%d+'))
   end
 end
 
 for i = 4 + count, #ARGV do
   local key = ARGV[i]
   local kind, of = match(string.sub(key, #prefix + 1), '^([^:]+):?(.*)$')
-  local kept = kind == 'heartbeat' and alive[match(call('GET', key) or '', ' (.+)$') or '']
+  local kept = kind == 'heartbeat' and alive[match(call('GET', key) or '', ' (%S+)') or '']
     or kind == 'worker' and alive[of]
   if kind == 'workers' and count > 0 then
     -- It lives as long as any of them.
