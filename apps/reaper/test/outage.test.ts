@@ -1,5 +1,6 @@
 // Redis away for a minute, twice at the same time: killed and started again, and frozen. Jobs that ran, ended and waited
 // meanwhile each have one result, and nobody had to help.
+import { until } from '@jobs/testkit'
 import { afterAll, expect, it } from 'vitest'
 import { type Harness, startHarness } from './harness.ts'
 import { sturdyJob } from './sturdy-worker.ts'
@@ -71,3 +72,29 @@ it.concurrent.each([
   },
   120_000,
 )
+
+it.concurrent('a Redis that is killed and back within a second takes no job from a worker with a short lease', async () => {
+  const h = await startHarness({ appendonly: true })
+  harnesses.push(h)
+  const job = sturdyJob('tight')
+  const worker = { NAME: 'tight', OPTIONS: JSON.stringify({ concurrency: 3, leaseMs: 600 }) }
+  await Promise.all([
+    h.reaper({ REAPER_INTERVAL_MS: '100' }),
+    h.process('apps/reaper/test/sturdy-worker.ts', worker),
+  ])
+  const ids: string[] = []
+  for (let i = 0; i < 3; i++) ids.push((await h.jobs.enqueue(job, { ms: OUTAGE_MS / 3, block: false })).id)
+  const beats = ids.map((id) => h.jobs.transitions.keysFor(id).heartbeat(id))
+  const allBeat = () => until(async () => (await h.redis.client().exists(...beats)) === ids.length)
+  for (const awayMs of [0, 100, 200, 300, 400, 500, 700]) {
+    await allBeat()
+    await h.redis.kill('SIGKILL')
+    await new Promise((resolve) => setTimeout(resolve, awayMs))
+    await h.redis.restart()
+  }
+  await allBeat()
+  const ended = await Promise.all(ids.map((id) => h.jobs.wait(id)))
+  expect(ended.map(({ state, attempt, crashes }) => ({ state, attempt, crashes }))).toEqual(
+    ids.map(() => ({ state: 'COMPLETED', attempt: 1, crashes: 0 })),
+  )
+}, 120_000)

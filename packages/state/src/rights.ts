@@ -30,7 +30,7 @@ const queueing: Rights = (keys, queue, publish) => [
     ? ([
         ['SPUBLISH', keys.work(queue), ''],
         ['XLEN', keys.work(queue)],
-          ] as const)
+      ] as const)
     : []),
 ]
 
