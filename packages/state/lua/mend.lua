@@ -322,10 +322,14 @@ local function check_job(id)
   local left, stream_left = call('PTTL', key), call('PTTL', events)
   if left == -2 then
     if stream_left == -2 or is_going(stream_left) then return end
+    -- Where it is no stream, this says so.
+    call('XREVRANGE', events, '+', '-', 'COUNT', 1)
     return tell('stream_without_hash', id, 'There is a history, and no job.', 'restore')
   end
   local job = look_up(id)
   if not job then
+    -- Where it is no hash, this says so.
+    call('HMGET', key, 'now')
     if not is_going(left) then tell('hash_unreadable', id, 'The job\'s hash can\'t be read.', 'restore') end
     return
   end
