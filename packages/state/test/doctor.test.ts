@@ -802,8 +802,9 @@ it('a caretaker goes on behind what a step failed at, and mends that in the next
   let strikes = true
   // Redis never answers for the first job that is looked at.
   vi.spyOn(h.jobs.link, 'script').mockImplementation(async (which, key, argv) => {
-    struck ??= argv.find((word) => ids.includes(word))
-    if (strikes && struck && argv.includes(struck)) throw new StateError('REDIS_TIMEOUT', 'never')
+    const jobs = argv.filter((word, i) => argv[i - 1] === 'job' && ids.includes(word))
+    struck ??= jobs[0]
+    if (strikes && struck && jobs.includes(struck)) throw new StateError('REDIS_TIMEOUT', 'never')
     return script.call(h.jobs.link, which, key, argv)
   })
   const caretaker = caretakerOf(h.jobs)
