@@ -29,7 +29,7 @@ const PROMOTE_MS = 50
 const REPAIR_MS = 200
 /** Milliseconds that a partition may be passed over beside its intervals: a failover takes some seconds. */
 const UNSWEPT_MS = 5_000
-/** Until what could not be repaired is tried again. */
+/** After a repair that failed; it is tried again in the next round. */
 const REPAIR_AGAIN_MS = 60_000
 
 await runService('reaper', async () => {
@@ -144,7 +144,10 @@ await runService('reaper', async () => {
     (error) => {
       if (isStateError(error, 'RIGHTS_MISSING'))
         log.warn({ ...describe(error), code: 'NO_REPAIR_RIGHTS' }, 'nothing broken is mended')
-      else log.warn(describe(error), 'a repair failed; a later one tries again')
+      else {
+        metrics.failed()
+        log.warn(describe(error), 'a repair failed; the next one goes on behind it')
+      }
       return REPAIR_AGAIN_MS
     },
   )

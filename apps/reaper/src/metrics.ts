@@ -42,7 +42,10 @@ export const reaperMetrics = (jobs: Jobs, ready: () => boolean) => {
     labelNames: ['kind'],
   })
   const errors = new Counter(
-    named('errors_total', 'Jobs that could not be recovered, and passes that failed.'),
+    named(
+      'errors_total',
+      'Jobs that could not be recovered, damage that can not be mended, and passes and repairs that failed.',
+    ),
   )
   const promoted = new Counter(named('promoted_total', 'Scheduled jobs that were due and are queued.'))
   const detection = new Histogram({

@@ -138,3 +138,18 @@ it('a job that is in no queue any more is found and queued again', async () => {
   expect(told).toMatchObject({ code: 'not_queued', about: id, outcome: 'mended' })
   expect(await jobs.wait(id)).toMatchObject({ state: 'COMPLETED' })
 })
+
+it('a repair that fails is told and counted, and nothing else stops', async () => {
+  h = await startHarness()
+  const id = await h.enqueue(0)
+  await h.jobs.link.call('DEL', h.jobs.transitions.keysFor(id).work('slow'))
+  const reaper = await h.reaper()
+  await reaper.line((line) => line.includes('not_queued'))
+  await h.redis.client().call('ACL', 'SETUSER', 'default', '-scan')
+  const told = JSON.parse(await reaper.line((line) => line.includes('a repair failed')))
+  expect(told).toMatchObject({ code: 'REDIS_REFUSED' })
+  const { opsPort } = JSON.parse(await reaper.line((line) => line.includes('"listening"')))
+  const metrics = await (await fetch(`http://127.0.0.1:${opsPort}/metrics`)).text()
+  expect(metrics).toMatch(/^jobs_reaper_errors_total 1$/m)
+  expect((await fetch(`http://127.0.0.1:${opsPort}/readyz`)).status).toBe(200)
+})

@@ -28,6 +28,13 @@ local function look_up(id)
   return fine and job and job.state and job.name and match(job.rest, REST_PATTERN) and job or false
 end
 
+-- Where the key can't be read as what it should be, no history mends it.
+local function is_of_its_type(about, ...)
+  local fine = pcall(call, ...)
+  if not fine then tell('unreadable', about, 'It is no key of the type that it should be.') end
+  return fine
+end
+
 local function is_going(left) return left >= 0 and left < SOON end
 local function is_mine(entry, id) return entry ~= nil and entry[2][2] == id end
 
@@ -322,12 +329,13 @@ local function check_job(id)
   local left, stream_left = call('PTTL', key), call('PTTL', events)
   if left == -2 then
     if stream_left == -2 or is_going(stream_left) then return end
+    if not is_of_its_type('jobs:' .. id, 'XREVRANGE', events, '+', '-', 'COUNT', 1) then return end
     return tell('stream_without_hash', id, 'There is a history, and no job.', 'restore')
   end
   local job = look_up(id)
   if not job then
-    if not is_going(left) then tell('hash_unreadable', id, 'The job\'s hash can\'t be read.', 'restore') end
-    return
+    if is_going(left) or not is_of_its_type('job:' .. id, 'HMGET', key, 'now') then return end
+    return tell('hash_unreadable', id, 'The job\'s hash can\'t be read.', 'restore')
   end
   local range = RANGES[job.state]
   if not range then

@@ -82,6 +82,12 @@ export class RedisLink {
     return this.settle(command[0], key, (client) => client.call(...(command as [string, ...string[]])))
   }
 
+  /** The address of the server that has the key. */
+  async serverOf(key: string): Promise<string> {
+    const { address } = await this.servers.reach(key, performance.now() + this.deadlineMs)
+    return address
+  }
+
   /**
    * Runs one command once, without repeating it: for blocking reads, on a link of their own. A read that does not come
    * back by `timeoutMs` has its connection replaced (ioredis#1888: it may never).

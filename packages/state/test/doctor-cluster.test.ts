@@ -1,7 +1,7 @@
 // The doctor on a cluster: every partition on every node is looked through, and mended where it is.
 import { examine, Jobs, type Keys, partitionOf } from '@jobs/state'
 import { startCluster, type TestCluster } from '@jobs/testkit'
-import { afterAll, beforeAll, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it, vi } from 'vitest'
 import { anyJob } from './harness.ts'
 import { reapOnce } from './reaper.ts'
 
@@ -30,7 +30,12 @@ it('finds what is lost in each of 16 partitions, mends it, and then finds nothin
   const [lost = ''] = ids
   await jobs.link.call('DEL', keysFor(lost).job(lost))
 
+  const calls = vi.spyOn(jobs.link, 'callAt')
   const found = await examine(jobs)
+  // Each master’s keys are gone through once, not once for each of its partitions.
+  const begun = calls.mock.calls.filter(([, name, cursor]) => name === 'SCAN' && cursor === '0')
+  expect(begun).toHaveLength(cluster.nodes.length / 2)
+  calls.mockRestore()
   expect(found.counts).toMatchObject({
     not_queued: { found: ids.length - 1 },
     stream_without_hash: { found: 1 },

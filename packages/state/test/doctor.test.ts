@@ -9,9 +9,10 @@ import {
   examine,
   type Jobs,
   keysOf,
+  StateError,
 } from '@jobs/state'
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { type Harness, startHarness } from './harness.ts'
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
+import { anyJob, type Harness, startHarness } from './harness.ts'
 import { checkInvariants } from './invariants.ts'
 import { reapOnce } from './reaper.ts'
 
@@ -697,6 +698,21 @@ describe('what can’t be mended as it was', () => {
     ],
     ['a key of no name that is known', 'unknown_key', () => redis('SET', `${keys().prefix}else:1`, '1')],
     ['a key of another type', 'unreadable', () => redis('SET', keys().tag('red'), '1')],
+    ['a job of another type', 'unreadable', () => redis('SET', keys().job('alien'), '1')],
+    ['a history of another type', 'unreadable', () => redis('SET', keys().events('alien'), '1')],
+    [
+      'a hash that can’t be read, beside a history of another type',
+      'hash_unreadable',
+      async () => {
+        await redis('HSET', keys().job('alien'), 'now', 'garbage')
+        await redis('SET', keys().events('alien'), '1')
+      },
+    ],
+    [
+      'an event whose JSON is broken, behind its job',
+      'behind_history',
+      async () => redis('XADD', keys().events(await inQueue()), '999-1', 'e', 'progress 0 {broken'),
+    ],
     [
       'a partition that nobody here knows',
       'foreign_partition',
@@ -753,6 +769,127 @@ it('a caretaker mends step by step, tells once what can’t be mended, and count
   ])
   expect(caretaker.counts).toMatchObject({ not_queued: { mended: 1 }, unknown_key: { left: 1 } })
   await runToItsEnd(id)
+})
+
+/** Jobs that are in no queue: the caretaker has to look at all of them. */
+const loseJobs = async (count: number) => {
+  const items = Array.from({ length: count }, (_, n) => ({ payload: n }))
+  const made = await h.jobs.enqueueMany(anyJob, items)
+  await redis('DEL', keys().work('any'))
+  return made.flatMap((item) => (item.ok ? [item.id] : []))
+}
+
+it('what stands behind alien keys and broken events is mended, by the doctor and by a caretaker', async () => {
+  const aliens = Array.from({ length: 20 }, (_, n) => `alien${n}`)
+  for (const id of aliens) {
+    await redis('HSET', keys().job(id), 'now', 'garbage')
+    await redis('SET', keys().events(id), '1')
+    await redis('XADD', keys().events(await inQueue()), '999-1', 'e', 'progress 0 {broken')
+  }
+  const told = { hash_unreadable: { left: 20 }, behind_history: { left: 20 }, not_queued: { mended: 30 } }
+  await loseJobs(30)
+  expect((await examine(h.jobs, { fix: true })).counts).toMatchObject(told)
+  await redis('DEL', keys().work('any'))
+  const caretaker = caretakerOf(h.jobs)
+  for (let n = 0; n < 200; n++) await caretaker.step()
+  expect(caretaker.counts).toMatchObject(told)
+})
+
+it('a caretaker goes on behind what a step failed at, and mends that in the next round', async () => {
+  const ids = await loseJobs(120)
+  const { script, callAt } = h.jobs.link
+  let struck: string | undefined
+  let strikes = true
+  // Redis never answers for the first job that is looked at.
+  vi.spyOn(h.jobs.link, 'script').mockImplementation(async (which, key, argv) => {
+    const jobs = argv.filter((word, i) => argv[i - 1] === 'job' && ids.includes(word))
+    struck ??= jobs[0]
+    if (strikes && struck && jobs.includes(struck)) throw new StateError('REDIS_TIMEOUT', 'never')
+    return script.call(h.jobs.link, which, key, argv)
+  })
+  const caretaker = caretakerOf(h.jobs)
+  let failed = 0
+  const round = async () => {
+    for (let n = 0; n < 50; n++) await caretaker.step().catch(() => failed++)
+    return caretaker.counts.not_queued?.mended ?? 0
+  }
+  try {
+    const mended = await round()
+    expect(failed).toBeGreaterThan(0)
+    // All but those that were looked at by the same script.
+    expect(mended).toBeGreaterThanOrEqual(120 - 50)
+    expect(mended).toBeLessThan(120)
+    strikes = false
+    expect(await round()).toBe(120)
+
+    // So it does where SCAN itself fails: at the same place.
+    await redis('DEBUG', 'POPULATE', 3_000, 'foreign')
+    const cursors: string[] = []
+    vi.spyOn(h.jobs.link, 'callAt').mockImplementation(async (key, ...command) => {
+      if (command[0] === 'SCAN') cursors.push(String(command[1]))
+      if (command[0] === 'SCAN' && cursors.length === 3) throw new StateError('REDIS_TIMEOUT', 'never')
+      return callAt.call(h.jobs.link, key, ...command)
+    })
+    const scanning = caretakerOf(h.jobs)
+    while (cursors.length < 3) await scanning.step().catch(() => undefined)
+    while (cursors.length < 4) await scanning.step()
+    expect(cursors[0]).toBe('0')
+    expect(cursors[3]).toBe(cursors[2])
+    expect(cursors[3]).not.toBe('0')
+  } finally {
+    vi.restoreAllMocks()
+  }
+})
+
+it('rests after each page of keys, be they all somebody else’s', async () => {
+  await inQueue()
+  await redis('DEBUG', 'POPULATE', 5_000, 'foreign')
+  const { callAt } = h.jobs.link
+  let scans = 0
+  vi.spyOn(h.jobs.link, 'callAt').mockImplementation(async (key, ...command) => {
+    if (command[0] === 'SCAN') scans++
+    return callAt.call(h.jobs.link, key, ...command)
+  })
+  try {
+    let before = 0
+    let most = 0
+    const { damages } = await examine(h.jobs, {
+      onProgress: () => {
+        most = Math.max(most, scans - before)
+        before = scans
+      },
+    })
+    expect(damages).toEqual([])
+    expect(scans).toBeGreaterThan(5)
+    expect(most).toBe(1)
+    const caretaker = caretakerOf(h.jobs)
+    for (let n = 0; n < 30; n++) {
+      before = scans
+      await caretaker.step()
+      expect(scans - before).toBeLessThanOrEqual(1)
+    }
+  } finally {
+    vi.restoreAllMocks()
+  }
+})
+
+it('where a running job got its entry back, those who wait stay in the queue when others end', async () => {
+  const grant = await running()
+  for (let n = 0; n < 10; n++) await inQueue()
+  const claimant = { worker: 'other', nonce: 'taken', leaseMs: 60_000 }
+  const { grants } = await h.jobs.transitions.take(keys(), 'any', 10, claimant)
+  const waiting = await Promise.all(Array.from({ length: 50 }, () => inQueue()))
+  const place = await field(grant.id, 'place')
+  await redis('XACK', keys().work('any'), 'workers', place)
+  await redis('XDEL', keys().work('any'), place)
+  expect(codes(await examine(h.jobs, { fix: true }))).toEqual(['not_held'])
+  // In one tick: one script ends them all.
+  await Promise.all(grants.map((each) => h.jobs.transitions.complete(each, '1')))
+  const entries = (await redis('XRANGE', keys().work('any'), '-', '+')) as [string, [string, string]][]
+  const queued = entries.map(([, [, id]]) => id)
+  expect(waiting.filter((id) => !queued.includes(id))).toEqual([])
+  expect(queued).toHaveLength(51)
+  expect((await examine(h.jobs)).damages).toEqual([])
 })
 
 it('every code stands in docs/doctor.md with its severity, and no other', () => {

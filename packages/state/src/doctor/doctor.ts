@@ -1,5 +1,6 @@
 // Looks a whole namespace through while it is in use, and mends it: by `jobs doctor`, and slowly by every reaper. Each step is
 // one short script, which judges and mends in one moment, so that what is under way is never taken for damage.
+import { isStateError } from '../errors.ts'
 import type { Jobs } from '../jobs.ts'
 import type { Keys } from '../keys.ts'
 import { checkLayout } from '../layout.ts'
@@ -18,9 +19,11 @@ const TOLD = 1_000
 /** Milliseconds without a sweep after which a namespace counts as left alone. */
 const UNSWEPT_MS = 60_000
 
+/** `trouble` is an error that came between; the next step goes on behind what it struck. */
 interface Step {
   looked: number
   damages: Damage[]
+  trouble?: unknown
 }
 
 interface Look {
@@ -59,36 +62,62 @@ const look = async (
   return seen
 }
 
-const mend = async (
+/** Whether it lies with the one thing that was asked for, and not with Redis or the way there. */
+const isOfOneThing = (error: unknown) => !isStateError(error) || isStateError(error, 'REDIS_REFUSED')
+
+/** @throws StateError REDIS_… where it could not be tried */
+const restore = async (jobs: Jobs, keys: Keys, partition: number, damage: Damage): Promise<Damage[]> => {
+  try {
+    const folded = await restoreArgument(jobs.link, keys, damage.about)
+    if (folded === null) {
+      damage.says += ' What is left of its history does not tell enough to make it again.'
+      return [damage]
+    }
+    const again = await look(jobs, keys, partition, [['restore', damage.about, folded]], true)
+    if (again.restored) damage.outcome = 'mended'
+    return [damage, ...again.damages]
+  } catch (error) {
+    if (!isOfOneThing(error)) throw error
+    // Messages of other errors may hold what the job holds.
+    damage.says += ` It can't be made again: ${isStateError(error) ? error.message : (error as Error).name}`
+    return [damage]
+  }
+}
+
+/** Looks at some things in one script; what has to be made again of its history is a step of its own. */
+async function* mend(
   jobs: Jobs,
   keys: Keys,
   partition: number,
   things: readonly Thing[],
   fix: boolean,
-): Promise<Damage[]> => {
-  const { damages, restorable } = await look(jobs, keys, partition, things, fix)
-  for (const damage of fix ? restorable : []) {
-    const folded = await restoreArgument(jobs.link, keys, damage.about)
-    if (folded === null) {
-      damage.says += ' What is left of its history does not tell enough to make it again.'
-      continue
-    }
-    const again = await look(jobs, keys, partition, [['restore', damage.about, folded]], fix)
-    if (again.restored) damage.outcome = 'mended'
-    damages.push(...again.damages)
+): AsyncGenerator<Step> {
+  try {
+    const { damages, restorable } = await look(jobs, keys, partition, things, fix)
+    const later = fix ? restorable : []
+    yield { looked: things.length, damages: damages.filter((damage) => !later.includes(damage)) }
+    for (const damage of later)
+      try {
+        yield { looked: 0, damages: await restore(jobs, keys, partition, damage) }
+      } catch (trouble) {
+        yield { looked: 0, damages: [], trouble }
+      }
+  } catch (trouble) {
+    yield { looked: 0, damages: [], trouble }
   }
-  return damages
 }
 
-/** Looks through everything once. Each step is one read and one script. */
+/** Looks through everything once. Each step is at most one read and one script, so that rests between them hold. */
 async function* steps(jobs: Jobs, fix: boolean): AsyncGenerator<Step> {
-  for await (const { keys, partition, things, damages } of walk(jobs)) {
-    if (damages.length > 0)
-      yield { looked: 0, damages: damages.map((each) => ({ ...each, outcome: fix ? 'left' : 'found' })) }
-    for (let at = 0; at < things.length; at += THINGS) {
-      const some = things.slice(at, at + THINGS)
-      yield { looked: some.length, damages: await mend(jobs, keys, partition, some, fix) }
-    }
+  for await (const { keys, partition, things, damages, trouble } of walk(jobs)) {
+    if (damages.length > 0 || things.length === 0)
+      yield {
+        looked: 0,
+        damages: damages.map((each) => ({ ...each, outcome: fix ? 'left' : 'found' })),
+        trouble,
+      }
+    for (let at = 0; at < things.length; at += THINGS)
+      yield* mend(jobs, keys, partition, things.slice(at, at + THINGS), fix)
   }
 }
 
@@ -189,6 +218,7 @@ export const examine = async (jobs: Jobs, options: DoctorOptions = {}): Promise<
     const began = performance.now()
     const step = await all.next()
     if (step.done) break
+    if (step.value.trouble) throw step.value.trouble
     for (const damage of step.value.damages) tell(damage)
     report.looked += step.value.looked
     onProgress?.(report.looked, found)
@@ -226,22 +256,22 @@ export const caretakerOf = (jobs: Jobs) => {
     /**
      * Answers what it mended, or can't mend.
      *
-     * @throws StateError RIGHTS_MISSING where the user may not do all of it
+     * @throws StateError RIGHTS_MISSING where the user may not do all of it; REDIS_… where a step failed: the next call goes
+     *   on behind it
      */
     step: async (): Promise<Damage[]> => {
       if (!allowed) await checkRights(jobs.link, jobs.transitions.keys, 'repair')
       allowed = true
       round ??= steps(jobs, true)
-      try {
-        const step = await round.next()
-        if (step.done) round = undefined
-        const news = (step.done ? [] : step.value.damages).filter(isNews)
-        for (const damage of news) count(counts, damage)
-        return news
-      } catch (error) {
+      const step = await round.next()
+      if (step.done) {
         round = undefined
-        throw error
+        return []
       }
+      if (step.value.trouble) throw step.value.trouble
+      const news = step.value.damages.filter(isNews)
+      for (const damage of news) count(counts, damage)
+      return news
     },
   }
 }

@@ -11,12 +11,22 @@ import { isTerminal } from '../schema/machine.ts'
 
 type Fields = Record<string, string>
 
+const isJson = (text: string | undefined): boolean => {
+  try {
+    JSON.parse(text ?? '')
+    return true
+  } catch {
+    return false
+  }
+}
+
 const eventsOf = (entries: [string, string[]][]): JobEvent[] | null => {
   const events: JobEvent[] = []
   for (const [cursor, [, stored]] of entries) {
     if (cursor.startsWith('0-')) continue
     const told = eventOfMessage(`${cursor} ${stored}`)
     if (!told) return null
+    if (!isJson(told.body)) return null
     const event = JobEvent.safeParse(JSON.parse(told.body))
     if (!event.success) return null
     events.push(event.data)
@@ -47,15 +57,6 @@ const optionsOf = ({ maxAttempts, maxCrashes, priority, tags, owner }: Snapshot)
     ...(labels ? { tags: labels } : {}),
   }
   return Object.keys(options).length > 0 ? JSON.stringify(options) : ''
-}
-
-const isJson = (text: string | undefined): boolean => {
-  try {
-    JSON.parse(text ?? '')
-    return true
-  } catch {
-    return false
-  }
 }
 
 /** A worker that still has the attempt as the hash knows it goes on; any other is fenced off. */

@@ -15,9 +15,14 @@ export interface WalkPage {
   things: Thing[]
   /** What the walk itself found. */
   damages: Damage[]
+  /** What could not be read, and why; the next page goes on behind it. */
+  trouble?: unknown
 }
 
+/** What one read asks for: less than 1 ms of Redis. */
 const PAGE = 500
+/** Tries of a server that fails, before the walk goes on without it. */
+const TRIES = 5
 /** As much as DEFAULTS.retentionMs for what has no better bound. */
 const DAY = DEFAULTS.retentionMs
 const WORKER_MS = 35_000
@@ -106,33 +111,46 @@ async function* membersOf({ link }: Jobs, key: string, set?: string): Things {
   } while (cursor !== '0')
 }
 
-/** Names of keys, a page at a time, of every server that has some. */
-async function* names({ link, namespace, transitions }: Jobs): AsyncGenerator<string[]> {
-  const clustered = link.publish === 'SPUBLISH'
-  const scans = clustered
-    ? transitions.keys.map(({ prefix }) => ({ prefix, match: `${prefix}*` }))
-    : [{ prefix: transitions.keys[0]?.prefix, match: `{${namespace}:*}:*` }]
-  for (const { prefix, match } of scans) {
-    let cursor = '0'
-    do {
-      const [next, page] = (await link.callAt(prefix, 'SCAN', cursor, 'MATCH', match, 'COUNT', PAGE)) as [
-        string,
-        string[],
-      ]
-      yield page
-      cursor = next
-    } while (cursor !== '0')
-  }
+/**
+ * Names of keys, a page at a time, of every server that has some: once for all the partitions that it has. A server that
+ * fails is gone on with where it stood, after the others.
+ */
+async function* names({
+  link,
+  namespace,
+  transitions,
+}: Jobs): AsyncGenerator<{ page: string[]; trouble?: unknown }> {
+  const begun = new Set<string>()
+  const scans = transitions.keys.map(({ prefix }) => ({ prefix, cursor: '', failures: 0 }))
+  for (let scan = scans.shift(); scan; scan = scans.shift())
+    try {
+      if (scan.cursor === '') {
+        const server = await link.serverOf(scan.prefix)
+        if (begun.has(server)) continue
+        begun.add(server)
+        scan.cursor = '0'
+      }
+      do {
+        const command = ['SCAN', scan.cursor, 'MATCH', `{${namespace}:*}:*`, 'COUNT', PAGE] as const
+        const [next, page] = (await link.callAt(scan.prefix, ...command)) as [string, string[]]
+        scan.cursor = next
+        scan.failures = 0
+        yield { page }
+      } while (scan.cursor !== '0')
+    } catch (trouble) {
+      if (++scan.failures < TRIES) scans.push(scan)
+      yield { page: [], trouble }
+    }
 }
 
 /** A list that is gone by now, or was never one: the script tells what is wrong with it. */
 const isOfAnotherKind = (error: unknown) =>
   isStateError(error, 'REDIS_REFUSED') && /WRONGTYPE|NOGROUP/.test(error.message)
 
-/** @throws StateError REDIS_REFUSED where the user may not SCAN */
+/** A page at least for each read, be it empty: who rests between pages rests between reads. */
 export async function* walk(jobs: Jobs): AsyncGenerator<WalkPage> {
   const all = jobs.transitions.keys
-  for await (const page of names(jobs)) {
+  for await (const { page, trouble } of names(jobs)) {
     const found = all.map((keys, partition) => ({
       keys,
       partition,
@@ -163,21 +181,22 @@ export async function* walk(jobs: Jobs): AsyncGenerator<WalkPage> {
           damageOf('unknown_key', at.partition, rest, 'No key of this release has such a name.'),
         )
     }
-    for (const { inside, ...own } of found) {
+    const some = found.filter(
+      ({ things, damages, inside }) => things.length + damages.length + inside.length > 0,
+    )
+    if (some.length === 0) yield { keys: all[0] as Keys, partition: 0, things: [], damages: [], trouble }
+    for (const { inside, ...own } of some) {
       if (own.things.length > 0 || own.damages.length > 0) yield own
       for (const [rest, pages] of inside)
         try {
           for await (const things of pages) yield { ...own, things, damages: [] }
         } catch (error) {
-          if (!isOfAnotherKind(error)) throw error
-          if ((error as Error).message.includes('WRONGTYPE'))
-            yield {
-              ...own,
-              things: [],
-              damages: [
-                damageOf('unreadable', own.partition, rest, 'It is no key of the type that it should be.'),
-              ],
-            }
+          const nothing = { ...own, things: [], damages: [] }
+          if (!isOfAnotherKind(error)) yield { ...nothing, trouble: error }
+          else if ((error as Error).message.includes('WRONGTYPE')) {
+            const says = 'It is no key of the type that it should be.'
+            yield { ...nothing, damages: [damageOf('unreadable', own.partition, rest, says)] }
+          }
         }
     }
   }
