@@ -192,11 +192,12 @@ export class Member {
     })
     await started
       .line((line) => line.includes(ready), READY_MS)
-      .catch((error) => {
-        // Killed while it started: whoever did it starts it again.
+      .catch(async (error) => {
+        // One that has ended while it started is judged by its exit, and started again by whoever ended it.
+        await Promise.race([started.exited, pause(AGAIN_MS)])
         if (this.wanted && this.process === started) throw error
       })
-    this.upSince = Date.now()
+    if (this.process === started) this.upSince = Date.now()
   }
 }
 

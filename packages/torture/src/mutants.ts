@@ -29,8 +29,8 @@ export const MUTANTS = {
   },
   'never-forgiving': {
     says: 'no sweep forgives lapsed heartbeats after a silence of Redis',
-    from: 'local forgiving = ',
-    to: 'local forgiving = false and ',
+    from: ' and not told_only then\n    arm(',
+    to: ' and false then\n    arm(',
   },
 } as const satisfies Record<string, Patch>
 export type MutantName = keyof typeof MUTANTS
