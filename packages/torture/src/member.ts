@@ -12,7 +12,7 @@ export interface Death {
   who: string
   kind: Kind
   at: number
-  /** `stopped`: in order, as it was asked to; `killed`: by the driver; `itself`: neither, or nobody has asked. */
+  /** `stopped`: in order, as it was asked to; `killed`: by the driver; `itself`: neither of them. */
   how: 'stopped' | 'killed' | 'itself'
   /** Of one that was asked to stop: when. */
   askedAt?: number
