@@ -218,7 +218,7 @@ export const recoveriesOf = (
   histories: ReadonlyMap<string, JobEvent[]>,
   { deaths, strikes, slackMs }: Pick<Evidence, 'deaths' | 'strikes' | 'slackMs'>,
 ): { wrong: string[]; recoveries: number[]; disturbed: number } => {
-  const diedAt = new Map(deaths.filter(({ kind }) => kind === 'worker').map(({ who, at }) => [who, at]))
+  const deathOf = new Map(deaths.filter(({ kind }) => kind === 'worker').map((death) => [death.who, death]))
   const delaying = strikes.filter(({ fault, target }) => faultOf(fault).delaysRecovery || isReaper(target))
   const wrong: string[] = []
   const recoveries: number[] = []
@@ -227,22 +227,28 @@ export const recoveriesOf = (
     for (const event of events) {
       if (event.type !== 'state' || event.move !== 'reap' || event.reason !== 'worker_lost') continue
       const worker = event.worker ?? ''
-      const died = diedAt.get(worker)
-      if (died === undefined || died > event.at) {
-        // It was frozen or cut off, or its beats did not get through to Redis: else it has been robbed.
-        const name = worker.replace(/\.\d+$/, '')
-        const from = event.at - LEASE_MS - slackMs
-        const excused = strikes.some(
+      const death = deathOf.get(worker)
+      const name = worker.replace(/\.\d+$/, '')
+      // A lease before already: what is lost then comes to light then.
+      const struck = (since: number, until: number, counts: (strike: Strike) => boolean) =>
+        strikes.some(
           (strike) =>
-            strike.from < event.at &&
-            strike.to > from &&
-            (strike.target === name || faultOf(strike.fault).delaysRecovery),
+            strike.from < until &&
+            strike.to > since - LEASE_MS - slackMs &&
+            (strike.target === name || counts(strike)),
         )
-        if (!excused) wrong.push(`${id}: it was taken from ${worker}, which was well: ${event.message}`)
+      if (death === undefined || death.at > event.at) {
+        // It was frozen or cut off, or its beats did not get through to Redis: else it has been robbed.
+        if (!struck(event.at, event.at, ({ fault }) => faultOf(fault).mayRob === true))
+          wrong.push(`${id}: it was taken from ${worker}, which was well: ${event.message}`)
         continue
       }
-      const tookMs = event.at - died
-      const during = delaying.filter(({ from, to }) => from < event.at && to > died)
+      // What it could not hand back, since Redis could not be reached, is recovered as if it had crashed.
+      const { askedAt = death.at } = death
+      if (death.how === 'stopped' && !struck(askedAt, death.at, isOfRedis))
+        wrong.push(`${id}: ${worker} stopped in order, and has not handed it back: ${event.message}`)
+      const tookMs = event.at - death.at
+      const during = delaying.filter(({ from, to }) => from < event.at && to > death.at)
       if (during.length > 0) disturbed++
       else recoveries.push(tookMs)
       const allowedMs =
@@ -254,6 +260,9 @@ export const recoveriesOf = (
     }
   return { wrong, recoveries, disturbed }
 }
+
+/** Whether it strikes Redis, so that a worker may not reach it. */
+const isOfRedis = ({ fault, target }: Strike) => faultOf(fault).delaysRecovery === true && target !== 'host'
 
 const isReaper = (target: string) => (REAPERS as readonly string[]).includes(target)
 

@@ -17,6 +17,11 @@ export interface Fault {
   weight: number
   /** The dead may be found later for it: it strikes Redis or reapers. */
   delaysRecovery?: true
+  /**
+   * A worker may be robbed for it though neither it nor its link is the target. A Redis that was away is no reason: after a
+   * silence of it heartbeats are armed anew. Nor is a lost host, whose workers are dead.
+   */
+  mayRob?: true
   strike(fleet: Fleet, target: string, forMs: number): Promise<void>
 }
 
@@ -195,6 +200,8 @@ export const FAULTS = {
     ms: [200, 1_000],
     weight: 3,
     delaysRecovery: true,
+    // It cuts the links of all workers again and again, and sweeps may get through where beats do not: no silence of Redis.
+    mayRob: true,
     strike: async (fleet, _, forMs) => {
       for (let left = forMs; left > 0; left -= 100) {
         for (const type of ['normal', 'pubsub'])
@@ -284,6 +291,7 @@ export const FAULTS = {
     ms: [300, 5_000],
     weight: 4,
     delaysRecovery: true,
+    mayRob: true,
     strike: (fleet, target, forMs) =>
       bereaving(fleet, target, async ({ server }) => {
         await server.kill('SIGKILL')
@@ -297,6 +305,7 @@ export const FAULTS = {
     ms: [1_500, 5_000],
     weight: 4,
     delaysRecovery: true,
+    mayRob: true,
     strike: (fleet, target, forMs) =>
       bereaving(fleet, target, async ({ server }) => {
         await server.kill('SIGSTOP')
@@ -310,6 +319,7 @@ export const FAULTS = {
     ms: [500, 1_000],
     weight: 3,
     delaysRecovery: true,
+    mayRob: true,
     strike: (fleet, target, forMs) =>
       alone(fleet, async (cluster) => {
         const { replicas } = await cluster.holders(prefixOf(fleet, target))
@@ -333,6 +343,7 @@ export const FAULTS = {
     ms: [200, 1_500],
     weight: 4,
     delaysRecovery: true,
+    mayRob: true,
     strike: (fleet, target, forMs) =>
       alone(fleet, async (cluster) => {
         await cluster.moveSlotOf(prefixOf(fleet, target))

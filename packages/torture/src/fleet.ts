@@ -73,6 +73,7 @@ export const startFleet = async (
   const deaths: Death[] = []
   const members = new Map<string, Member>()
   let going = false
+  let poisoned = false
 
   const accept = (id: string) => {
     accepted.add(id)
@@ -100,6 +101,7 @@ export const startFleet = async (
           deaths.push(death)
           appendFileSync(join(folder, 'deaths.jsonl'), `${JSON.stringify(death)}\n`)
         },
+        poisoned: () => poisoned,
         violation: (says) => violation(4, says),
         ...options,
       }),
@@ -137,6 +139,10 @@ export const startFleet = async (
         REAPER_INTERVAL_MS: String(INTERVAL_MS),
         TORTURE_LATER: n % 2 === 0 ? 'yes' : '',
       }),
+      onLine: (line) => {
+        const damage = damageIn(line)
+        if (damage) violation(4, `${name} had to mend: ${damage}`)
+      },
     })
   }
   for (const name of GATEWAYS) {
@@ -216,9 +222,11 @@ export const startFleet = async (
     member,
     go: () => {
       going = true
+      poisoned = false
       for (const name of ENQUEUERS) member(name).say('go')
     },
     poison: async () => {
+      poisoned = true
       const id = `poison-${randomBytes(6).toString('hex')}`
       const options = { id, maxCrashes: 1 }
       // Another fault may refuse it: memory that is full.
@@ -264,6 +272,18 @@ export const startFleet = async (
       await network.close()
     },
   }
+}
+
+/**
+ * What a reaper's line tells of damage that it has found, or undefined. No fault corrupts a key, and what a master that was
+ * lost lacks is whole moves, since a script is replicated as one: damage is a bug, which its repair would hide.
+ */
+export const damageIn = (line: string): string | undefined => {
+  if (!line.includes('"found damage"')) return undefined
+  const { code, partition, about, says, outcome, msg } = JSON.parse(line) as Record<string, unknown>
+  return msg === 'found damage'
+    ? `${code} of ${about} in partition ${partition}, ${outcome}: ${says}`
+    : undefined
 }
 
 /** The name of the link between a gateway and its clients. */

@@ -1,9 +1,9 @@
 // One process of the fleet, again and again: each start is an incarnation. Whoever ends it is told from one that ended by
-// itself, which is started again, and is a violation unless a poison job killed it.
+// itself, which is started again, and is a violation unless a poison job may have killed it.
 import { appendFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { workspaceRoot } from '@jobs/provision'
-import { startProcess, type TestProcess } from '@jobs/testkit'
+import { type Exit, startProcess, type TestProcess } from '@jobs/testkit'
 
 export type Kind = 'worker' | 'keeper' | 'reaper' | 'gateway' | 'enqueuer' | 'watcher'
 
@@ -12,7 +12,22 @@ export interface Death {
   who: string
   kind: Kind
   at: number
+  /** `stopped`: in order, as it was asked to; `killed`: by the driver; `itself`: neither of them. */
+  how: 'stopped' | 'killed' | 'itself'
+  /** Of one that was asked to stop: when. */
+  askedAt?: number
 }
+
+/** How a process has ended, by how it was ended and what its exit says. */
+export const howEnded = (ended: 'asked' | 'killed' | undefined, { code, signal }: Exit): Death['how'] => {
+  if (ended === 'asked' && code === 0) return 'stopped'
+  // One that still starts may end by the SIGTERM itself.
+  return ended === 'killed' || (ended === 'asked' && signal === 'SIGTERM') ? 'killed' : 'itself'
+}
+
+/** Whether a process may have ended so though nobody ended it: a poison job kills its worker. Others may not, of whatever. */
+export const mayEndItself = (kind: Kind, { signal }: Exit, poisoned: boolean): boolean =>
+  kind === 'worker' && signal === 'SIGKILL' && poisoned
 
 export interface MemberOptions {
   name: string
@@ -26,6 +41,8 @@ export interface MemberOptions {
   folder: string
   onLine?: (line: string) => void
   onDeath: (death: Death) => void
+  /** Whether a poison job is about. */
+  poisoned: () => boolean
   violation: (says: string) => void
 }
 
@@ -50,6 +67,9 @@ export class Member {
   private starting: Promise<void> | undefined
   private n = 0
   private wanted = false
+  /** What was done to end the current incarnation. */
+  private ended: 'asked' | 'killed' | undefined
+  private askedAt: number | undefined
 
   constructor(options: MemberOptions) {
     this.options = options
@@ -77,6 +97,7 @@ export class Member {
   /** Ends it at once, and leaves it so. */
   async kill(signal: 'SIGKILL' | 'SIGSEGV' = 'SIGKILL'): Promise<void> {
     this.wanted = false
+    this.ended = 'killed'
     await this.process?.kill(signal)
   }
 
@@ -87,11 +108,14 @@ export class Member {
     if (!process) return
     // One that still starts has not got to where it hears signals.
     const starts = this.upSince === undefined
+    this.ended ??= 'asked'
+    this.askedAt = Date.now()
     const exit = await Promise.race([process.kill('SIGTERM'), pause(STOP_MS)])
     if (!exit) {
       this.options.violation(`${incarnation} did not end within ${STOP_MS} ms of a SIGTERM`)
+      this.ended = 'killed'
       await process.kill('SIGKILL')
-    } else if (exit.code !== 0 && exit.signal !== 'SIGKILL' && !(starts && exit.signal === 'SIGTERM'))
+    } else if (exit.code !== 0 && !(starts && exit.signal === 'SIGTERM') && !this.mayEnd(exit))
       this.options.violation(
         `${incarnation} ended with ${exit.code ?? exit.signal} after a SIGTERM: ${tail(process)}`,
       )
@@ -116,9 +140,16 @@ export class Member {
     return this.process.line(fits, timeoutMs)
   }
 
+  /** One that is killed while it stops was killed by another fault, or by a poison job. */
+  private mayEnd(exit: Exit): boolean {
+    return this.ended === 'killed' || mayEndItself(this.kind, exit, this.options.poisoned())
+  }
+
   private async begin(): Promise<void> {
     if (this.process) return
     this.n++
+    this.ended = undefined
+    this.askedAt = undefined
     const { incarnation } = this
     const { main, env, folder, ready, onLine, onDeath, violation } = this.options
     const args = [
@@ -141,28 +172,32 @@ export class Member {
       }
     }
     const following = setInterval(follow, 20)
-    void started.exited.then(({ code, signal }) => {
+    void started.exited.then((exit) => {
       clearInterval(following)
       follow()
       if (started.stderr.length > 0) appendFileSync(log, `${incarnation} ${started.stderr.join('\n')}\n`)
       this.process = undefined
       this.upSince = undefined
-      onDeath({ who: incarnation, kind: this.kind, at: Date.now() })
+      const { kind, ended, askedAt } = this
+      onDeath({
+        ...{ who: incarnation, kind, at: Date.now(), how: howEnded(ended, exit) },
+        ...(askedAt === undefined ? {} : { askedAt }),
+      })
       if (!this.wanted) return
-      // A poison job kills its worker.
-      if (signal !== 'SIGKILL')
-        violation(`${incarnation} ended by itself with ${code ?? signal}: ${tail(started)}`)
+      if (!this.mayEnd(exit))
+        violation(`${incarnation} ended by itself with ${exit.code ?? exit.signal}: ${tail(started)}`)
       setTimeout(() => {
         if (this.wanted) void this.start().catch(() => undefined)
       }, AGAIN_MS)
     })
     await started
       .line((line) => line.includes(ready), READY_MS)
-      .catch((error) => {
-        // Killed while it started: whoever did it starts it again.
+      .catch(async (error) => {
+        // One that has ended while it started is judged by its exit, and started again by whoever ended it.
+        await Promise.race([started.exited, pause(AGAIN_MS)])
         if (this.wanted && this.process === started) throw error
       })
-    this.upSince = Date.now()
+    if (this.process === started) this.upSince = Date.now()
   }
 }
 

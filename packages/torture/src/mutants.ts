@@ -27,6 +27,11 @@ export const MUTANTS = {
     from: 'if not gap or gap < 0 or gap > max_gap then',
     to: 'if true then',
   },
+  'never-forgiving': {
+    says: 'no sweep forgives lapsed heartbeats after a silence of Redis',
+    from: ' and not told_only then\n    arm(',
+    to: ' and false then\n    arm(',
+  },
 } as const satisfies Record<string, Patch>
 export type MutantName = keyof typeof MUTANTS
 export const MUTANT_NAMES = Object.keys(MUTANTS) as MutantName[]

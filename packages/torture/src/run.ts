@@ -180,8 +180,12 @@ const strikeAll = async (
     await pause(Math.max(0, at - (performance.now() - began)))
     const strike = async () => {
       const from = Date.now()
-      await faultOf(fault).strike(fleet, target, forMs)
-      done.push({ fault, target, from, to: Date.now() })
+      try {
+        await faultOf(fault).strike(fleet, target, forMs)
+      } finally {
+        // One that could not be done may have been done by half.
+        done.push({ fault, target, from, to: Date.now() })
+      }
     }
     strikes.push(
       strike().catch((error: Error) =>
