@@ -372,7 +372,7 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
         minIdleMs: number
         /** A longer silence of Redis opens an amnesty, for as long. */
         maxGapMs: number
-        /** A longer one forgives, for a lease, a job whose lease is not twice as long; without it none does. */
+        /** A longer one forgives, for a lease, a job of whose lease it is more than two fifths; without it none does. */
         silenceMs?: number
         amnesty: boolean
         /** Looks at what anybody holds, not only at what silent workers do. */

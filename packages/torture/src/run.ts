@@ -143,7 +143,8 @@ const runWindow = async (
   const verdict = await judge(fleet.jobs, {
     accepted: new Set([...fleet.accepted, ...fleet.sleepers]),
     sleepers: fleet.sleepers,
-    work: [...WORKERS, 'keeper'].flatMap((name) => notes.read<WorkerNote>(name)),
+    // That a process had to start again is noted too.
+    work: [...WORKERS, 'keeper'].flatMap((name) => notes.read<WorkerNote>(name)).filter(({ job }) => job),
     watched: WATCHERS.flatMap((name) => notes.read<ToldNote>(name)).filter(({ does }) => does === 'told'),
     deaths: fleet.deaths,
     bereftUntil: (job) => fleet.bereftUntil.get(partitionOf(job, fleet.jobs.partitions)),
