@@ -11,7 +11,7 @@ export const dryRun = async (
   const { promoted } = await reaper.promote()
   for (const { id, lateMs } of promoted)
     log.info({ job: id, move: 'promote', lateMs }, 'would queue a job that is due')
-  const expired = await reaper.expire()
+  const { expired } = await reaper.expire()
   for (const { id, outcome, says } of expired) log.info({ job: id, outcome }, `would end: ${says}`)
   const { reaped, amnesty } = await reaper.sweep()
   for (const { id, outcome, detail, says } of reaped)

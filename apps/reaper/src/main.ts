@@ -80,17 +80,28 @@ await runService('reaper', async () => {
         else if (outcome === 'rearmed') log.debug({ job: id, worker: detail }, 'armed a heartbeat anew')
         else log.info({ job: id, outcome, ...(detail ? { worker: detail } : {}) }, says || 'repaired')
       }
-      const expired = await reaper.expire()
-      metrics.expired(expired)
-      for (const { id, outcome, says } of expired) {
-        if (outcome === 'error') log.error({ job: id, err: says }, 'could not end a job')
-        else log.info({ job: id, outcome }, says)
-      }
       return intervalMs
     },
     (error) => {
       metrics.failed()
       log.warn(describe(error), 'a sweep failed; the next one tries again')
+      return intervalMs
+    },
+  )
+  // Beside the sweeps: however many are over their time, the dead are found.
+  const expirations = startLoop(
+    async () => {
+      const { expired, more } = await reaper.expire()
+      metrics.expired(expired)
+      for (const { id, outcome, says } of expired) {
+        if (outcome === 'error') log.error({ job: id, err: says }, 'could not end a job')
+        else log.info({ job: id, outcome }, says)
+      }
+      return more ? 0 : intervalMs
+    },
+    (error) => {
+      metrics.failed()
+      log.warn(describe(error), 'ending what is over its time failed; the next pass tries again')
       return intervalMs
     },
   )
@@ -115,6 +126,8 @@ await runService('reaper', async () => {
     const unswept = reaper.unswept(3 * intervalMs + UNSWEPT_MS)
     if (unswept.length > 0)
       return `no sweep has got through the partitions ${unswept.join(', ')} lately: is their server reachable?`
+    if (ageOf(expirations.succeededAt) > 3 * intervalMs + 5_000)
+      return 'no pass that ends what is over its time has succeeded lately.'
     if (ageOf(promotions.succeededAt) > 5_000)
       return 'no promotion has succeeded lately: is the memory of Redis full?'
     return guard.trouble
@@ -146,7 +159,7 @@ await runService('reaper', async () => {
     log,
     service: {
       stop: async () => {
-        await Promise.all([sweeps.stop(), promotions.stop(), repairs.stop()])
+        await Promise.all([sweeps, expirations, promotions, repairs].map((loop) => loop.stop()))
         await ops.close()
         guard.stop()
         await probe.close()

@@ -65,7 +65,11 @@ local due = call('ZRANGEBYSCORE', DEADLINES, '-inf', AT, 'LIMIT', present(skip) 
 local answer = { int(#due) }
 for _, id in ipairs(due) do
   local fine, outcome, says, cause = pcall(judge_time, id)
-  if not fine then outcome, says = 'error', type(outcome) == 'table' and outcome.err or tostring(outcome) end
+  if not fine then
+    outcome, says = 'error', type(outcome) == 'table' and outcome.err or tostring(outcome)
+    -- It must not hold up the others for ever; repair brings its deadline back when the job can be read.
+    if not told_only then call('ZREM', DEADLINES, id) end
+  end
   if outcome then
     local n = #answer
     answer[n + 1], answer[n + 2], answer[n + 3], answer[n + 4] = id, outcome, says, cause or ''

@@ -281,13 +281,19 @@ local function is_before(a, b)
   local bms, bseq = match(b, '^(%d+)%-(%d+)$')
   return ams + 0 < bms + 0 or ams == bms and aseq + 0 < bseq + 0
 end
--- XDEL walks the stream's node, a hundred entries, for each entry anew. What stands before the first entry that is still
--- in somebody's hands is done with: where that is much, it is cut off in one walk.
+-- XDEL walks the stream's node, a hundred entries, for each entry anew. What was delivered and stands before the first entry
+-- that is still in somebody's hands is done with: where that is much, it is cut off in one walk.
 local MANY = 8
+-- One that was put into somebody's hands to mend it may stand behind others that nobody has read yet.
+local function is_delivered(work, entry)
+  for _, group in ipairs(call('XINFO', 'GROUPS', work)) do
+    if group[2] == GROUP then return not is_before(group[8], entry) end
+  end
+end
 local function delete(work, entries)
   if #entries >= MANY then
     local first = call('XPENDING', work, GROUP, '-', '+', 1)[1]
-    if first then
+    if first and is_delivered(work, first[1]) then
       call('XTRIM', work, 'MINID', '=', first[1])
       local left = {}
       for _, entry in ipairs(entries) do

@@ -6,19 +6,37 @@
 -- alive: id, outcome, worker, milliseconds since it was heard ('' where it lives), and what people are told.
 local sweep = PREFIX .. 'sweep'
 local work = PREFIX .. 'work:' .. queue
+-- The longest that a silence may be to count as one: twice the longest interval of a reaper.
+local LONGEST_MS = 120000
 local max_gap, min_idle, limit = tonumber(maxGapMs), tonumber(minIdleMs), tonumber(count)
 local told_only = dry == '1'
 
 -- Heartbeats run out while Redis is down, frozen or failing over, and the workers are well. So after any silence
 -- longer than maxGapMs (or a clock that stepped back) a window is open in which lapsed heartbeats are only armed anew.
-local seen = call('HMGET', sweep, 'at', 'amnestyUntil')
+local seen = call('HMGET', sweep, 'at', 'amnestyUntil', 'silentMs', 'silentUntil')
 local gap = seen[1] and NOW - tonumber(seen[1])
-local amnestyUntil = tonumber(seen[2] or '0')
+local amnestyUntil, quietMs, quietUntil = tonumber(seen[2] or '0'), tonumber(seen[3] or '0'), tonumber(seen[4] or '0')
 if not gap or gap < 0 or gap > max_gap then amnestyUntil = NOW + max_gap end
-if amnestyUntil > NOW + max_gap then amnestyUntil = 0 end
+-- Opened by another reaper, whose interval may be longer, but not by a mistake.
+if amnestyUntil > NOW + math.max(max_gap, LONGEST_MS) then amnestyUntil = 0 end
 -- A sweep that began in the window stays in it, however long it takes.
 local forgiving = amnesty == '1' or NOW < amnestyUntil
-if not told_only then call('HSET', sweep, 'at', AT, 'amnestyUntil', int(amnestyUntil)) end
+-- A shorter silence is long for a job with a short lease: that one is forgiven for a lease.
+local shortest = tonumber(present(silenceMs) or math.huge)
+if gap and gap > shortest and (gap > quietMs or NOW - quietUntil > 2 * quietMs) then quietMs, quietUntil = gap, NOW end
+local function is_forgiven(leaseMs)
+  return forgiving or quietMs > shortest and quietMs > leaseMs / 2 and NOW - quietUntil < leaseMs
+end
+if not told_only then
+  call('HSET', sweep, 'at', AT, 'amnestyUntil', int(amnestyUntil), 'silentMs', int(quietMs), 'silentUntil', int(quietUntil))
+end
+
+-- Where somebody destroyed the group nobody holds anything; the repair makes another.
+local function held_by(...)
+  local reply = redis.pcall(...)
+  if not reply.err then return reply end
+  return find(reply.err, 'NOGROUP', 1, true) and {} or error(reply)
+end
 
 -- A worker that has gone leaves its name in the group. One that holds nothing, and was given nothing for a hundred times
 -- the idle time that sweeps look at, is forgotten: were it alive, the next job it is given would name it again. Only at one
@@ -31,7 +49,7 @@ local function silent_workers()
   if silent then return silent end
   silent = {}
   local forgetting = not told_only and cursor == '0-0' and tonumber(time[2]) % 64 == 0
-  for _, consumer in ipairs(call('XINFO', 'CONSUMERS', work, GROUP)) do
+  for _, consumer in ipairs(held_by('XINFO', 'CONSUMERS', work, GROUP)) do
     local name, pending, idle = consumer[2], consumer[4], consumer[6]
     if pending > 0 and idle >= min_idle then
       silent[#silent + 1] = { name, idle }
@@ -74,7 +92,7 @@ local function recover(entry, holder)
   if call('EXISTS', heartbeat_key(id)) == 1 then return end
   -- It started so lately that it need not have beaten yet. (A clock that stepped back makes it no younger.)
   if NOW >= startedAt and NOW - startedAt < leaseMs then return end
-  if forgiving and not told_only then
+  if is_forgiven(leaseMs) and not told_only then
     arm(job, leaseMs)
     return id, 'rearmed', worker
   end
@@ -119,7 +137,7 @@ end
 
 if call('EXISTS', work) == 0 then return answer end
 if whole == '1' then
-  local held = call('XPENDING', work, GROUP, cursor == '0-0' and '-' or cursor, '+', limit)
+  local held = held_by('XPENDING', work, GROUP, cursor == '0-0' and '-' or cursor, '+', limit)
   for _, row in ipairs(held) do
     if row[3] >= min_idle then look_at(row[1], row[2]) end
   end

@@ -9,6 +9,8 @@ import type { Expired, Promoted, Reaped } from './transitions.ts'
 
 /** Entries one script call looks at most: no script may hold Redis for long. */
 const BATCH = 100
+/** Jobs that a pass promotes or ends, about: the next one goes on. */
+const AT_ONCE = 100 * BATCH
 /** Partitions that a pass is at at the same time: with many, one after the other would be late. */
 const AT_A_TIME = 16
 
@@ -87,7 +89,16 @@ export const reaperOf = (jobs: Jobs, { intervalMs, dry = false, onTrouble }: Rea
     let amnesty = false
     const told = new Set<string>()
     const step = async (cursor: string, whole: boolean): Promise<string> => {
-      const args = { cursor, count: BATCH, minIdleMs, maxGapMs, amnesty, whole, dry }
+      const args = {
+        cursor,
+        count: BATCH,
+        minIdleMs,
+        maxGapMs,
+        silenceMs: 2 * intervalMs,
+        amnesty,
+        whole,
+        dry,
+      }
       const made = await transitions.reap(keys, queue, args)
       amnesty ||= made.amnesty
       for (const reaped of made.reaped) {
@@ -119,7 +130,7 @@ export const reaperOf = (jobs: Jobs, { intervalMs, dry = false, onTrouble }: Rea
       const step = await transitions.promote(keys, BATCH, dry ? skip : undefined)
       promoted.push(...step.promoted)
       // A backlog is told in parts.
-      if (promoted.length >= 100 * BATCH) return 0
+      if (promoted.length >= AT_ONCE) return 0
       if (step.promoted.length < BATCH && (dry || step.nextInMs !== 0)) return step.nextInMs
     }
   }
@@ -128,11 +139,16 @@ export const reaperOf = (jobs: Jobs, { intervalMs, dry = false, onTrouble }: Rea
   const sweptAt = transitions.keys.map(() => performance.now())
   let minIdle = 2 * intervalMs
   let nextInMs: number | null = null
+  let moreOver = false
   const sweepAll = everyPartition(async (keys) => {
     // A Redis that lost its data has lost the layout too, and would let in whoever counts other partitions.
     if (keys === transitions.keys[0]) await checkLayout(link, jobs.namespace, transitions.keys.length, !dry)
     for (const queue of (await link.call('SMEMBERS', keys.queues)) as string[])
-      await sweepQueue(keys, queue, minIdle)
+      await sweepQueue(keys, queue, minIdle).catch((error) => {
+        // What is wrong with one queue, a key of another type, must not hold up the others.
+        if (!isStateError(error, 'REDIS_REFUSED')) throw error
+        onTrouble?.(error)
+      })
     sweptAt[transitions.keys.indexOf(keys)] = performance.now()
   })
   const promoteAll = everyPartition(async (keys) => {
@@ -144,6 +160,11 @@ export const reaperOf = (jobs: Jobs, { intervalMs, dry = false, onTrouble }: Rea
       const step = await transitions.expire(keys, BATCH, dry ? skip : undefined)
       expired.push(...step.expired)
       if (!step.more) break
+      // An avalanche is told in parts.
+      if (!dry && expired.length >= AT_ONCE) {
+        moreOver = true
+        break
+      }
     }
   })
 
@@ -177,10 +198,14 @@ export const reaperOf = (jobs: Jobs, { intervalMs, dry = false, onTrouble }: Rea
       return told
     },
 
-    /** Ends jobs that waited too long, and attempts that took too long or hang. Answers what became of each. */
-    expire: async (): Promise<Expired[]> => {
+    /**
+     * Ends jobs that waited too long, and attempts that took too long or hang. Answers what became of each, and whether
+     * there are more to end.
+     */
+    expire: async (): Promise<{ expired: Expired[]; more: boolean }> => {
+      moreOver = false
       await expireAll()
-      const told = expired
+      const told = { expired, more: moreOver }
       expired = []
       return told
     },

@@ -30,8 +30,7 @@ const queueing: Rights = (keys, queue, publish) => [
     ? ([
         ['SPUBLISH', keys.work(queue), ''],
         ['XLEN', keys.work(queue)],
-        ['XINFO', 'GROUPS', keys.work(queue)],
-      ] as const)
+          ] as const)
     : []),
 ]
 
@@ -49,6 +48,7 @@ const ending: Rights = (keys, queue, publish) => [
   ['XDEL', keys.work(queue), '1-1'],
   ['XTRIM', keys.work(queue), 'MINID', '1-1'],
   ['XPENDING', keys.work(queue), GROUP, '-', '+', 1],
+  ['XINFO', 'GROUPS', keys.work(queue)],
   ['ZREM', keys.scheduled, ANY],
   ['ZREM', keys.deadlines, ANY],
   ['ZSCORE', keys.deadlines, ANY],
@@ -108,7 +108,6 @@ const PARTS: Record<Part, Rights> = {
     // What its metrics count.
     ['ZCARD', keys.scheduled],
     ['XLEN', keys.work(queue)],
-    ['XINFO', 'GROUPS', keys.work(queue)],
     ['XRANGE', keys.endedAs(ANY), '-', '+'],
     ['SMEMBERS', keys.paused],
   ],
@@ -135,7 +134,6 @@ const PARTS: Record<Part, Rights> = {
     ['PEXPIRE', keys.heartbeat(ANY), 1],
     ['XRANGE', keys.work(queue), '-', '+'],
     ['XCLAIM', keys.work(queue), GROUP, ANY, 0, '1-1'],
-    ['XINFO', 'GROUPS', keys.work(queue)],
     ['PERSIST', keys.work(queue)],
     ['SMISMEMBER', keys.queues, queue],
     ['XRANGE', keys.endedAs(ANY), '-', '+'],

@@ -380,7 +380,10 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
         cursor: string
         count: number
         minIdleMs: number
+        /** A longer silence of Redis opens an amnesty, for as long. */
         maxGapMs: number
+        /** A longer one forgives, for a lease, a job whose lease is not twice as long; without it none does. */
+        silenceMs?: number
         amnesty: boolean
         /** Looks at what anybody holds, not only at what silent workers do. */
         whole?: boolean
@@ -397,6 +400,7 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
         count,
         minIdleMs,
         maxGapMs,
+        args.silenceMs ?? '',
         args.amnesty ? '1' : '0',
         args.whole ? '1' : '0',
         args.dry ? '1' : '0',

@@ -241,7 +241,7 @@ export type CallName = keyof typeof CALLS
 /** Moves that a pass makes on many jobs: scripts of their own, each a bounded step. */
 export const PASSES = {
   promote: ['count', 'skip'],
-  reap: ['queue', 'cursor', 'count', 'minIdleMs', 'maxGapMs', 'amnesty', 'whole', 'dry'],
+  reap: ['queue', 'cursor', 'count', 'minIdleMs', 'maxGapMs', 'silenceMs', 'amnesty', 'whole', 'dry'],
   expire: ['count', 'skip'],
 } as const satisfies Record<string, readonly string[]>
 export type PassName = keyof typeof PASSES

@@ -196,7 +196,7 @@ export const passes = async (jobs: Jobs, idleMs: number): Promise<Passed> => {
   // A test that is stopped in a debugger is no silence of Redis.
   const reaper = reaperOf(jobs, { intervalMs: 3_600_000 })
   const { reaped } = await reaper.sweep(idleMs)
-  const expired = await reaper.expire()
+  const { expired } = await reaper.expire()
   const { promoted } = await reaper.promote()
   return { promoted: promoted.length, expired, reaped }
 }
