@@ -291,13 +291,8 @@ describe('a job whose hash is broken', () => {
   it.each<[string, (id: string) => Promise<unknown>]>([
     ['options that are no JSON', (id) => breakOptions(id, '{"maxAttempts":')],
     ['options that only Lua reads', (id) => breakOptions(id, '{"maxAttempts":0x5}')],
-    [
-      'another type',
-      async (id) => {
-        await h.jobs.link.call('DEL', hash(id))
-        await h.jobs.link.call('SET', hash(id), 'no hash')
-      },
-    ],
+    // In one step: a job that is gone for a moment is let go of.
+    ['another type', (id) => h.jobs.link.call('SET', hash(id), 'no hash')],
   ])('holds up no other, and is told of once: %s', async (_, spoil) => {
     // Some wait before the worker comes, and are taken; some come while it waits for them.
     const definition = defineJob({ name: `kind${kinds++}` })
@@ -359,7 +354,6 @@ describe('a job whose hash is broken', () => {
     const { id: broken } = await h.jobs.enqueue(definition, 1, { rateKey: 'one' })
     const { id: good } = await h.jobs.enqueue(definition, 2, { rateKey: 'one' })
     const keys = h.jobs.transitions.keysFor(broken)
-    await h.jobs.link.call('DEL', keys.events(broken))
     await h.jobs.link.call('SET', keys.events(broken), 'no stream')
     const by = { worker: 'w', nonce: 'n', leaseMs: 60_000, ratePerKey: { max: 1, perMs: 60_000 } }
     const taken = await h.jobs.transitions.take(keys, definition.name, 10, by)
