@@ -24,9 +24,8 @@ if present(max) then
   local free, waitMs = spare(rate_key(job.name), tonumber(max), tonumber(perMs))
   if free == 0 then return not_yet('rate_limited', job.state, int(waitMs)) end
 end
-local grant, refused = start(job, createdAt, checkpoint, options, worker, nonce, leaseMs, keyMax, keyPerMs)
+local grant, refused = start(job, createdAt, checkpoint, options, worker, nonce, leaseMs, max, perMs, keyMax, keyPerMs)
 if not grant then return refused end
-if present(max) then spend(rate_key(job.name), tonumber(max), tonumber(perMs), 1) end
 -- A job that was put back and read by another is ours now in the pending list too.
 call('XCLAIM', work, GROUP, worker, 0, entry, 'JUSTID')
 return { 'ok', job.cursor, job.state, unpack(grant) }

@@ -31,9 +31,8 @@ local function spare(key, max, perMs)
   return 0, math.max(1, tonumber(call('LINDEX', key, held - max)) + perMs - NOW)
 end
 
-local function spend(key, max, perMs, count)
-  if count == 0 then return end
-  for _ = 1, count do call('RPUSH', key, AT) end
+local function spend(key, max, perMs)
+  call('RPUSH', key, AT)
   call('LTRIM', key, -max, -1)
   call('PEXPIRE', key, perMs)
 end
@@ -47,31 +46,33 @@ local function paused(name)
 end
 
 -- Starts an attempt of a queued job. Answers the grant, or nil and why not.
-local function start(job, createdAt, checkpoint, given, worker, nonce, leaseMs, keyMax, keyPerMs)
-  local options = job.options
+local function start(job, createdAt, checkpoint, given, worker, nonce, leaseMs, max, perMs, keyMax, keyPerMs)
+  local options, rate = job.options
   if is_over(job) then
     expire(job)
     return nil, rejected('expired', job.state)
   end
   if options.rateKey and present(keyMax) then
-    local rate = rate_key(job.name .. ':' .. options.rateKey)
+    rate = rate_key(job.name .. ':' .. options.rateKey)
     local free, waitMs = spare(rate, tonumber(keyMax), tonumber(keyPerMs))
     if free == 0 then
       MOVE = 'defer'
       wait(job, math.max(1, waitMs), ',"reason":"rate_limited"')
       return nil, rejected('deferred', job.state)
     end
-    spend(rate, tonumber(keyMax), tonumber(keyPerMs), 1)
   end
+  -- A job may have a lease of its own. (What options can be wrong in is read before anything is written.)
+  local lease = options.leaseMs and int(options.leaseMs) or leaseMs
+  local limit = math.min(options.timeoutMs or math.huge, options.stallMs or math.huge)
   MOVE = 'claim'
   job.attempt = int(tonumber(job.attempt) + 1)
   job.fence = job.attempt .. '-' .. nonce
   job.op = '0'
   enter(job, 'PROCESSING', ',"worker":' .. text(worker))
+  -- Once the event stands: what refuses to start is no start.
+  if rate then spend(rate, tonumber(keyMax), tonumber(keyPerMs)) end
+  if present(max) then spend(rate_key(job.name), tonumber(max), tonumber(perMs)) end
   -- The time to live was the queue's. The worker ends an attempt that takes too long; the reaper does so a lease later.
-  -- A job may have a lease of its own.
-  local lease = options.leaseMs and int(options.leaseMs) or leaseMs
-  local limit = math.min(options.timeoutMs or math.huge, options.stallMs or math.huge)
   if limit < math.huge then
     call('ZADD', DEADLINES, int(NOW + limit + tonumber(lease)), job.id)
   elseif options.ttlMs then

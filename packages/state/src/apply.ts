@@ -12,6 +12,9 @@ const CHARACTERS_A_CALL = 1_048_576
 
 export type Name = MoveName | CallName
 
+/** Redis stopped at this one move, since what is kept of its job is broken. The other moves of the call were made. */
+export class MoveFailed extends StateError {}
+
 interface Waiting {
   name: Name
   args: readonly string[]
@@ -99,7 +102,7 @@ export class Applier {
       const answer = answers[i] as string[]
       if (answer[0] === 'error')
         move.reject(
-          new StateError(
+          new MoveFailed(
             'REDIS_REFUSED',
             `${move.name} failed in Redis: ${located(String(answer[1]), script).slice(0, 200)}`,
           ),

@@ -167,11 +167,14 @@ export class RunningAttempt<P, G, R> implements JobContext<P, G> {
   /** Stops the handler; the first reason counts, but losing the job outdoes a wish to stop. */
   abort(code: AbortCode): void {
     if (code === 'OWNERSHIP_LOST') this.reporter.close()
-    if (this.aborted && code !== 'OWNERSHIP_LOST') return
-    this.aborted = new StateError(code, REASONS[code])
-    this.controller?.abort(this.aborted)
-    // A handler that is out of time is not waited for: its fence is void.
-    if (code === 'TIMED_OUT' || code === 'STALLED') this.stopHandling?.(this.aborted)
+    const reason = new StateError(code, REASONS[code])
+    if (!this.aborted || code === 'OWNERSHIP_LOST') {
+      this.aborted = reason
+      this.controller?.abort(reason)
+    }
+    // A handler that is out of time is not waited for, even where it was to stop for another reason and did not: its slot
+    // is for others, and its fence is void.
+    if (code === 'TIMED_OUT' || code === 'STALLED') this.stopHandling?.(reason)
   }
 
   /** Stops waiting for Redis to take the outcome: the process ends. */

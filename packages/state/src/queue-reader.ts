@@ -100,7 +100,7 @@ export class QueueReader {
     const heard = this.heard.delete(partition)
     try {
       const taken = await take()
-      empty = taken.grants.length === 0 && taken.retryInMs === 0
+      empty = taken.grants.length === 0 && taken.broken.length === 0 && taken.retryInMs === 0
       if (!empty) this.vain = 0
       else if (heard) this.vain = Math.min(this.vain + 1, MOST_VAIN)
       return taken

@@ -1,7 +1,7 @@
 // The only place that changes a job: one typed function per move, each one Lua file. Expected outcomes are values.
 // Every one of them may be repeated when its reply was lost and then answers as the first time.
 import { randomBytes } from 'node:crypto'
-import { Applier, type Name } from './apply.ts'
+import { Applier, MoveFailed, type Name } from './apply.ts'
 import type { Ack } from './durability.ts'
 import { StateError } from './errors.ts'
 import { type Keys, keysOf, partitionOf } from './keys.ts'
@@ -143,6 +143,8 @@ export interface Claimant {
 
 export interface Taken {
   grants: Grant[]
+  /** Id and entry of jobs that could not be granted, since what is kept of them is broken: they stay in the worker's hands. */
+  broken: [id: string, entry: string][]
   /** Why there are none, and when to ask again; 0 when the queue was read to its end or to the wanted number. */
   retryInMs: number
 }
@@ -246,10 +248,18 @@ export const transitionsOf = (link: RedisLink, namespace: string, partitions: nu
         ...rateArgs(ratePerKey),
       ])
       if (answer[0] !== 'ok')
-        return { grants: [], retryInMs: answer[0] === 'paused' ? PAUSED_MS : Number(answer[1]) }
-      const grants: Grant[] = []
-      for (let at = 1; at < answer.length; at += GRANT_SIZE) grants.push(grantOf(answer, at, leaseMs))
-      return { grants, retryInMs: 0 }
+        return { grants: [], broken: [], retryInMs: answer[0] === 'paused' ? PAUSED_MS : Number(answer[1]) }
+      const taken: Taken = { grants: [], broken: [], retryInMs: 0 }
+      let at = 2
+      for (const end = at + Number(answer[1]) * GRANT_SIZE; at < end; at += GRANT_SIZE)
+        try {
+          taken.grants.push(grantOf(answer, at, leaseMs))
+        } catch {
+          // It is granted: a claim, whatever entry it names, answers the same once more.
+          taken.broken.push([answer[at] as string, ''])
+        }
+      for (; at < answer.length; at += 2) taken.broken.push([answer[at] as string, answer[at + 1] as string])
+      return taken
     },
 
     heartbeat: async ({
@@ -421,10 +431,19 @@ const GRANT_SIZE = 8
 const NO_OPTIONS: Partial<Record<'maxAttempts' | 'timeoutMs' | 'stallMs' | 'leaseMs', number>> &
   Partial<Record<'backoff' | 'trace' | 'tags', string>> = {}
 
+/** What Lua takes for JSON need not be any. */
+const optionsOf = (text: string | undefined): typeof NO_OPTIONS => {
+  if (!text) return NO_OPTIONS
+  try {
+    return JSON.parse(text) as typeof NO_OPTIONS
+  } catch (cause) {
+    throw new MoveFailed('REDIS_REFUSED', `The options are no JSON: ${text.slice(0, 100)}`, { cause })
+  }
+}
+
 const grantOf = (answer: string[], at: number, leaseMs: number): Grant => {
   const fence = answer[at + 2] as string
-  const text = answer[at + 6]
-  const options = text ? (JSON.parse(text) as typeof NO_OPTIONS) : NO_OPTIONS
+  const options = optionsOf(answer[at + 6])
   return {
     ok: true,
     id: answer[at] as string,

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { captureRejectionSymbol, EventEmitter } from 'node:events'
 import { hostname } from 'node:os'
 import { z } from 'zod'
+import { MoveFailed } from './apply.ts'
 import { type AttemptEnd, type Handler, RunningAttempt } from './attempt.ts'
 import type { JobDefinition } from './define.ts'
 import { isStateError, StateError } from './errors.ts'
@@ -51,6 +52,10 @@ export type WorkerOptions = z.input<typeof WorkerOptions>
 
 /** Milliseconds until what failed is tried again. */
 const RETRY_MS = 200
+/** A broken job is looked at again after RETRY_MS, then twice as long each time, up to this. */
+const MOST_RETRY_MS = 30_000
+/** With so many broken jobs in its hands a worker takes no more: then the fault is not theirs. */
+const MOST_BROKEN = 1_000
 /** Milliseconds that aborted handlers get to return before their jobs are released over their heads. */
 const ABORT_GRACE_MS = 3_000
 /** Milliseconds that a stop waits for Redis: to be let go of, and to take what is handed back. */
@@ -71,6 +76,14 @@ export interface WorkerEvents {
   lost: [About]
   /** Trouble with Redis; the worker goes on. */
   error: [StateError]
+}
+
+/** A job that could not be granted, since what is kept of it is broken. */
+interface Broken {
+  entry: Entry
+  pauseMs: number
+  /** When it is looked at again, of performance.now */
+  dueAt: number
 }
 
 interface Held<P, G, R> {
@@ -98,6 +111,8 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   private busy = 0
   /** Delivered to us, and to be claimed once claims are allowed again. */
   private readonly putOff = new Map<string, Entry>()
+  /** Delivered to us, and put aside, so that the others go on. */
+  private readonly broken = new Map<string, Broken>()
   /** Where the last job was found. */
   private partition = 0
   private starting: Promise<void> | undefined
@@ -245,13 +260,18 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
         const now = this.reader.connections
         if (now !== this.connections) {
           this.connections = now
-          await this.claimEach(await this.reader.own(this.options.concurrency * 2 + 10))
+          await this.claimEach(await this.reader.own(this.options.concurrency * 2 + 10 + this.broken.size))
           continue
         }
         if (this.putOff.size > 0) {
           const next = [...this.putOff].slice(0, free)
           for (const [entry] of next) this.putOff.delete(entry)
           await this.claimEach(next.map(([, entry]) => entry))
+          continue
+        }
+        if (this.recallBroken()) continue
+        if (this.broken.size >= MOST_BROKEN) {
+          await this.woken(RETRY_MS)
           continue
         }
         const taken = await this.take()
@@ -285,7 +305,9 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
         ),
       )
       for (const grant of taken.grants) this.begin(grant, askedAt)
-      if (taken.grants.length > 0) {
+      // A claim of its own says what is wrong.
+      for (const entry of taken.broken) this.delay(entry)
+      if (taken.grants.length + taken.broken.length > 0) {
         this.partition = at
         return { found: true, retryInMs: 0 }
       }
@@ -302,6 +324,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     const found = await this.reader.next(free)
     await this.claimEach(found)
     if (this.reader.told) return false
+    if (this.recallBroken()) return false
     return found.length < free && this.putOff.size === 0 && connections === this.reader.connections
   }
 
@@ -322,10 +345,15 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     try {
       grant = await this.jobs.transitions.claim(id, entry, this.claimant)
     } catch (error) {
+      if (error instanceof MoveFailed) {
+        this.putAside([id, entry], error)
+        return 0
+      }
       // The entry stays delivered to us: our own list is read again.
       this.delay([id, entry])
       throw error
     }
+    this.broken.delete(`${id} ${entry}`)
     if (grant.ok) {
       this.begin(grant, askedAt)
       return 0
@@ -338,6 +366,25 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   /** Once, however often our own list is read. */
   private delay(entry: Entry): void {
     this.putOff.set(entry.join(' '), entry)
+  }
+
+  /** Told once, however often it is looked at: who mends it need not tell us. */
+  private putAside(entry: Entry, error: StateError): void {
+    const key = entry.join(' ')
+    const known = this.broken.get(key)
+    const pauseMs = known ? Math.min(known.pauseMs * 2, MOST_RETRY_MS) : RETRY_MS
+    this.broken.set(key, { entry, pauseMs, dueAt: performance.now() + pauseMs })
+    if (known) return
+    const why = `The job ${entry[0]} is broken and waits until it is mended; the others go on. ${error.message}`
+    this.trouble(new StateError(error.code, why, { cause: error }))
+  }
+
+  /** Those whose pause is over are claimed again. Answers whether there were any. */
+  private recallBroken(): boolean {
+    if (this.broken.size === 0) return false
+    const now = performance.now()
+    for (const { entry, dueAt } of this.broken.values()) if (dueAt <= now) this.delay(entry)
+    return this.putOff.size > 0
   }
 
   /** @param askedAt when the grant was asked for, of performance.now */

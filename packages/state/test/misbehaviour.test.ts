@@ -189,3 +189,53 @@ it('a handler that reports while it is out of time, and rejects later, has faile
   expect(await h.jobs.wait(id)).toMatchObject({ state: 'FAILED', error: { code: 'TIMED_OUT' } })
   await failed
 })
+
+it.each([
+  ['takes too long', { timeoutMs: 800 }],
+  ['reports nothing', { stallMs: 800 }],
+])(
+  'a handler that ignores its cancel and %s gives its slot back, and its job is cancelled',
+  async (_, limit) => {
+    let noticed: (reason: unknown) => void = () => undefined
+    const asked = new Promise((resolve) => {
+      noticed = resolve
+    })
+    const { worker, enqueue } = await start(
+      ({ payload, signal }) =>
+        payload === 'hang'
+          ? new Promise(() => signal.addEventListener('abort', () => noticed(signal.reason)))
+          : 'fine',
+      { leaseMs: 300 },
+    )
+    const active = once(worker, 'active')
+    const cancelled = once(worker, 'cancelled', { signal: AbortSignal.timeout(8_000) })
+    const id = await enqueue('hang', limit)
+    await active
+    await h.jobs.cancel(id)
+    expect(await asked).toMatchObject({ code: 'CANCEL_REQUESTED' })
+    // By its worker: no reaper is here.
+    expect(await cancelled).toEqual([{ id, attempt: 1 }])
+    expect(await h.jobs.get(id)).toMatchObject({ state: 'CANCELLED', failures: 0 })
+    expect(await h.jobs.wait(await enqueue())).toMatchObject({ state: 'COMPLETED' })
+  },
+)
+
+it('a handler that hangs on though its job is lost gives its slot back when its time is up', async () => {
+  let noticed: () => void = () => undefined
+  const lost = new Promise<void>((resolve) => {
+    noticed = resolve
+  })
+  const { worker, enqueue } = await start(
+    ({ payload, signal }) =>
+      payload === 'hang' ? new Promise(() => signal.addEventListener('abort', () => noticed())) : 'fine',
+    { leaseMs: 300 },
+  )
+  const active = once(worker, 'active')
+  const told = once(worker, 'lost', { signal: AbortSignal.timeout(8_000) })
+  const id = await enqueue('hang', { timeoutMs: 800 })
+  await active
+  await h.jobs.link.call('DEL', h.jobs.transitions.keysFor(id).job(id))
+  await lost
+  expect(await told).toEqual([{ id, attempt: 1 }])
+  expect(await h.jobs.wait(await enqueue())).toMatchObject({ state: 'COMPLETED' })
+})

@@ -10,7 +10,7 @@ import {
   type WorkerOptions,
 } from '@jobs/state'
 import { startProxy, until } from '@jobs/testkit'
-import { afterAll, afterEach, beforeAll, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { type Harness, startHarness } from './harness.ts'
 
@@ -282,4 +282,82 @@ it('runs no more than its concurrency when one read finds jobs of every priority
   expect(most).toBe(1)
   await worker.stop()
   await jobs.close()
+})
+
+describe('a job whose hash is broken', () => {
+  const hash = (id: string) => h.jobs.transitions.keysFor(id).job(id)
+  const breakOptions = (id: string, text: string) => h.jobs.link.call('HSET', hash(id), 'options', text)
+
+  it.each<[string, (id: string) => Promise<unknown>]>([
+    ['options that are no JSON', (id) => breakOptions(id, '{"maxAttempts":')],
+    ['options that only Lua reads', (id) => breakOptions(id, '{"maxAttempts":0x5}')],
+    // In one step: a job that is gone for a moment is let go of.
+    ['another type', (id) => h.jobs.link.call('SET', hash(id), 'no hash')],
+  ])('holds up no other, and is told of once: %s', async (_, spoil) => {
+    // Some wait before the worker comes, and are taken; some come while it waits for them.
+    const definition = defineJob({ name: `kind${kinds++}` })
+    const enqueue = async () => (await h.jobs.enqueue(definition, 1)).id
+    const first = [await enqueue(), await enqueue(), await enqueue()]
+    await spoil(first[1] as string)
+    const worker = new Worker(h.jobs, definition, () => 1, { concurrency: 2 })
+    workers.push(worker as Worker<unknown, unknown, unknown>)
+    const errors: StateError[] = []
+    worker.on('error', (error) => errors.push(error))
+    await worker.start()
+    for (const id of [first[0], first[2]])
+      expect(await h.jobs.wait(id as string)).toMatchObject({ attempt: 1 })
+    await h.jobs.pause(definition.name)
+    const later = await enqueue()
+    await spoil(later)
+    await h.jobs.resume(definition.name)
+    await until(() => errors.length >= 2, { what: 'both being told of' })
+    for (let i = 0; i < 20; i++) expect(await h.jobs.wait(await enqueue())).toMatchObject({ attempt: 1 })
+    expect(errors.map(({ code }) => code)).toEqual(['REDIS_REFUSED', 'REDIS_REFUSED'])
+    for (const [i, id] of [first[1], later].entries()) expect(errors[i]?.message).toContain(id)
+  })
+
+  it('runs once it is mended', async () => {
+    const { worker, enqueue } = await start(() => 'fine')
+    await h.jobs.pause()
+    const id = await enqueue()
+    const before = (await h.jobs.link.call('HGET', hash(id), 'options')) as string
+    await breakOptions(id, '{')
+    const told = once(worker, 'error')
+    await h.jobs.resume()
+    await told
+    await breakOptions(id, before)
+    expect(await h.jobs.wait(id)).toMatchObject({ state: 'COMPLETED', attempt: 1 })
+  })
+
+  it('costs a take nothing: neither the others’ grants, nor a start of their rate', async () => {
+    const definition = defineJob({ name: `kind${kinds++}` })
+    const ids: string[] = []
+    for (let i = 0; i < 5; i++) ids.push((await h.jobs.enqueue(definition, i)).id)
+    const [broken = '', ...good] = ids
+    await breakOptions(broken, '{')
+    const by = { worker: 'w', nonce: 'n', leaseMs: 60_000, rate: { max: 3, perMs: 60_000 } }
+    const keys = h.jobs.transitions.keysFor(broken)
+    const take = () => h.jobs.transitions.take(keys, definition.name, 10, by)
+    const [first, second, third] = [await take(), await take(), await take()]
+    expect(first.grants.map(({ id }) => id)).toEqual(good.slice(0, 2))
+    expect(first.broken).toEqual([[broken, expect.stringMatching(/^\d+-\d+$/)]])
+    expect(second.grants.map(({ id }) => id)).toEqual(good.slice(2, 3))
+    expect(third.grants).toEqual([])
+    expect(third.retryInMs).toBeGreaterThan(0)
+    // It is in the worker's hands still.
+    const held = (await h.jobs.link.call('XPENDING', keys.work(definition.name), 'workers')) as [number]
+    expect(held[0]).toBe(4)
+  })
+
+  it('spends nothing of the rate of its key', async () => {
+    const definition = defineJob({ name: `kind${kinds++}` })
+    const { id: broken } = await h.jobs.enqueue(definition, 1, { rateKey: 'one' })
+    const { id: good } = await h.jobs.enqueue(definition, 2, { rateKey: 'one' })
+    const keys = h.jobs.transitions.keysFor(broken)
+    await h.jobs.link.call('SET', keys.events(broken), 'no stream')
+    const by = { worker: 'w', nonce: 'n', leaseMs: 60_000, ratePerKey: { max: 1, perMs: 60_000 } }
+    const taken = await h.jobs.transitions.take(keys, definition.name, 10, by)
+    expect(taken.broken).toMatchObject([[broken, expect.any(String)]])
+    expect(taken.grants.map(({ id }) => id)).toEqual([good])
+  })
 })
