@@ -1,6 +1,6 @@
 // One attempt: runs the handler, carries its reports, and ends the job by the outcome. Every write carries the fence;
 // what Redis refuses is not ours to decide any more.
-import { type Backoff, backoffMs } from './backoff.ts'
+import { backoffMs, backoffOf } from './backoff.ts'
 import { encode, type JobDefinition } from './define.ts'
 import { StateError } from './errors.ts'
 import { isFinal, jobErrorOf } from './failure.ts'
@@ -255,8 +255,7 @@ export class RunningAttempt<P, G, R> implements JobContext<P, G> {
     // A payload that does not fit will not fit the next time.
     if (this.unfit || isFinal(thrown) || grant.failures + 1 >= grant.maxAttempts)
       return this.finish('failed', (progress) => transitions.fail(grant, text, progress), error)
-    const backoff = grant.backoff ? (JSON.parse(grant.backoff) as Backoff) : undefined
-    const delayMs = backoffMs(backoff, grant.failures + 1)
+    const delayMs = backoffMs(backoffOf(grant.backoff), grant.failures + 1)
     return this.finish('retrying', (progress) => transitions.retry(grant, text, delayMs, progress), error)
   }
 

@@ -26,3 +26,12 @@ export const backoffMs = (backoff: Backoff = DEFAULT, failures: number, random =
   const jittered = Math.round(plain * (1 + jitter * (random - 0.5)))
   return jittered > maxMs ? 2 * maxMs - jittered : jittered
 }
+
+/** As a job's hash keeps it; what is no backoff, since somebody wrote there, is the default. */
+export const backoffOf = (text: string): Backoff => {
+  try {
+    return Backoff.parse(JSON.parse(text || '{}'))
+  } catch {
+    return DEFAULT
+  }
+}

@@ -419,7 +419,14 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     held.done = DONE.then(() => {
       this.tell('active', about(grant))
       return attempt.run(this.handler)
-    }).then((end) => this.ended(key, attempt, end))
+    }).then(
+      (end) => this.ended(key, attempt, end),
+      // Ours to mend; until then it costs this attempt, which the reaper gives to another, and not the process.
+      (fault) => {
+        this.let(key)
+        this.trouble(fault)
+      },
+    )
   }
 
   private ended(key: string, attempt: RunningAttempt<P, G, R>, end: AttemptEnd): void {

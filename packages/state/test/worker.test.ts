@@ -316,6 +316,20 @@ describe('a job whose hash is broken', () => {
     for (const [i, id] of [first[1], later].entries()) expect(errors[i]?.message).toContain(id)
   })
 
+  it('is tried again by the default where its backoff is none', async () => {
+    const definition = defineJob({ name: `kind${kinds++}` })
+    const { id } = await h.jobs.enqueue(definition, 1, { backoff: { delayMs: 1 } })
+    await breakOptions(id, '{"maxAttempts":2,"backoff":"no json"}')
+    const worker = new Worker(h.jobs, definition, () => Promise.reject(new Error('once more')))
+    workers.push(worker as Worker<unknown, unknown, unknown>)
+    const retrying = once(worker, 'retrying')
+    await worker.start()
+    await retrying
+    const job = await h.jobs.get(id)
+    expect(job?.state).toBe('SCHEDULED')
+    expect((job?.runAt ?? 0) - (job?.updatedAt ?? 0)).toBeGreaterThanOrEqual(750)
+  })
+
   it('runs once it is mended', async () => {
     const { worker, enqueue } = await start(() => 'fine')
     await h.jobs.pause()
