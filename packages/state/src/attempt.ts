@@ -4,10 +4,11 @@ import { backoffMs, backoffOf } from './backoff.ts'
 import { encode, type JobDefinition } from './define.ts'
 import { StateError } from './errors.ts'
 import { isFinal, jobErrorOf } from './failure.ts'
+import type { Grant, Outcome } from './outcomes.ts'
 import { Reporter } from './reporter.ts'
 import type { JobError } from './schema/job.ts'
 import { LIMITS } from './schema/limits.ts'
-import type { Grant, Outcome, Transitions } from './transitions.ts'
+import type { Transitions } from './transitions.ts'
 
 /** What a handler gets. */
 export interface JobContext<P, G> {

@@ -3,7 +3,8 @@
 
 import { type Page, sharedNow } from './board.ts'
 import { StateError } from './errors.ts'
-import type { Beating, Transitions, Verdict } from './transitions.ts'
+import type { Beating, Verdict } from './outcomes.ts'
+import type { Transitions } from './transitions.ts'
 
 /** Milliseconds; see WorkerOptions. */
 export interface Pace {

@@ -1,6 +1,6 @@
 // The attempts a worker holds, in memory shared with whoever beats for them: one slot each. The loop that runs the
 // handlers writes; writing takes under a microsecond and wakes nobody, so short jobs cost nothing more.
-import type { Beating } from './transitions.ts'
+import type { Beating } from './outcomes.ts'
 
 /** Bytes: turn (int32), length (int32), start (float64), then "<id> <fence> <leaseMs>": at most 128 + 1 + 30 + 1 + 7
  * characters. */

@@ -6,9 +6,9 @@ import { encode, type JobDefinition } from './define.ts'
 import { ACKS } from './durability.ts'
 import { StateError } from './errors.ts'
 import { partitionOf } from './keys.ts'
+import type { Enqueue } from './outcomes.ts'
 import { DEFAULTS, JobId, Label, LIMITS } from './schema/limits.ts'
 import { PRIORITIES } from './schema/machine.ts'
-import type { Enqueue } from './transitions.ts'
 
 const DAY = 86_400_000
 const ms = (min: number, max = 3_650 * DAY) => z.int().min(min).max(max)

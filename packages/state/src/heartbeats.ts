@@ -7,7 +7,7 @@ import { Board, type Page, sharedNow } from './board.ts'
 import type { LinkOptions } from './connection.ts'
 import { StateError } from './errors.ts'
 import type { Jobs } from './jobs.ts'
-import type { Beating as Attempt } from './transitions.ts'
+import type { Beating as Attempt } from './outcomes.ts'
 
 /** Milliseconds between the signs of life of this loop. */
 const SIGN_MS = 100

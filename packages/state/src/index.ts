@@ -31,6 +31,19 @@ export { type Keys, keysOf, partitionOf } from './keys.ts'
 export { checkLayout } from './layout.ts'
 export type { ListOptions, Page } from './listing.ts'
 export type { Lease, Live } from './live.ts'
+export type {
+  Attempt,
+  Claimant,
+  Expired,
+  Grant,
+  Moved,
+  Outcome,
+  Promoted,
+  Rate,
+  Reaped,
+  Rejection,
+  SweepStep,
+} from './outcomes.ts'
 export type { WorkerAbout } from './presence.ts'
 export type { Crash, Quarantined, QuarantineOutcome, QuarantineWhich } from './quarantine.ts'
 export type { QueueStats } from './queues.ts'
@@ -58,18 +71,5 @@ export {
   tagChangeOf,
 } from './tags.ts'
 export type { Token, TokenFor, TokenOptions } from './tokens.ts'
-export type {
-  Attempt,
-  Claimant,
-  Expired,
-  Grant,
-  Moved,
-  Outcome,
-  Promoted,
-  Rate,
-  Reaped,
-  Rejection,
-  SweepStep,
-  Transitions,
-} from './transitions.ts'
+export type { Transitions } from './transitions.ts'
 export { Worker, type WorkerEvents, type WorkerOptions } from './worker.ts'

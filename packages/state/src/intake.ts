@@ -6,11 +6,12 @@ import { type Ack, Confirmer } from './durability.ts'
 import { type EnqueueOptions, enqueueOf } from './enqueue.ts'
 import { isStateError, StateError } from './errors.ts'
 import { partitionOf } from './keys.ts'
+import type { Enqueue, EnqueueOutcome, Rejection } from './outcomes.ts'
 import type { RedisLink } from './redis.ts'
 import { checkRights } from './rights.ts'
 import { LIMITS } from './schema/limits.ts'
 import type { State } from './schema/machine.ts'
-import type { Enqueue, EnqueueOutcome, Rejection, Transitions } from './transitions.ts'
+import type { Transitions } from './transitions.ts'
 
 export interface Enqueued {
   id: string

@@ -12,6 +12,7 @@ import type { Keys } from './keys.ts'
 import { checkLayout } from './layout.ts'
 import { countJobs, type ListOptions, listJobs, type Page } from './listing.ts'
 import { News } from './news.ts'
+import type { Outcome, Rejection } from './outcomes.ts'
 import { presentWorkers, type WorkerAbout } from './presence.ts'
 import { quarantineOf } from './quarantine.ts'
 import { type QueueStats, queueStats } from './queues.ts'
@@ -25,7 +26,7 @@ import { checkServer, type Finding } from './server-check.ts'
 import { type As, fitted, type SnapshotOf, snapshotAs } from './snapshot-of.ts'
 import { countTag } from './tags.ts'
 import { Minter, type Token, type TokenFor } from './tokens.ts'
-import { type Outcome, type Rejection, type Transitions, transitionsOf } from './transitions.ts'
+import { type Transitions, transitionsOf } from './transitions.ts'
 
 interface Waiting {
   signal?: AbortSignal | undefined

@@ -3,12 +3,12 @@
 import { isStateError } from './errors.ts'
 import type { Jobs } from './jobs.ts'
 import { GROUP } from './keys.ts'
+import type { Taken } from './outcomes.ts'
 import { queueName } from './queues.ts'
 import { NO_GROUP, RedisLink } from './redis.ts'
 import { checkRights } from './rights.ts'
 import { PRIORITIES } from './schema/machine.ts'
 import { Subscriber } from './subscriber.ts'
-import type { Taken } from './transitions.ts'
 
 /** Milliseconds a read blocks for; a read that has not come back a while later has its connection replaced. */
 const BLOCK_MS = 5_000

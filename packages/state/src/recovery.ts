@@ -4,8 +4,8 @@ import { isStateError } from './errors.ts'
 import type { Jobs } from './jobs.ts'
 import type { Keys } from './keys.ts'
 import { checkLayout } from './layout.ts'
+import type { Expired, Promoted, Reaped } from './outcomes.ts'
 import { msOfTime } from './redis.ts'
-import type { Expired, Promoted, Reaped } from './transitions.ts'
 
 /** Entries one script call looks at most: no script may hold Redis for long. */
 const BATCH = 100

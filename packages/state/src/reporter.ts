@@ -2,7 +2,7 @@
 // where the interval is 0. One send is under way at a time; a report whose reply was lost is repeated under its number
 // and written once. What still waits at the attempt's end goes with the change of state.
 import { isStateError } from './errors.ts'
-import type { Outcome } from './transitions.ts'
+import type { Outcome } from './outcomes.ts'
 
 /** Reports that may wait; beyond it lines are left out, and a line tells how many, and progress is coalesced. */
 const MAX_WAITING = 1_000

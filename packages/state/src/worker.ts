@@ -10,11 +10,12 @@ import { isStateError, StateError } from './errors.ts'
 import { Heartbeats } from './heartbeats.ts'
 import type { Jobs } from './jobs.ts'
 import { type Keys, REAPER } from './keys.ts'
+import type { Claimant, Grant } from './outcomes.ts'
 import { Presence } from './presence.ts'
+import { PutOff } from './put-off.ts'
 import { type Entry, QueueReader } from './queue-reader.ts'
 import type { JobError } from './schema/job.ts'
 import { DEFAULTS } from './schema/limits.ts'
-import type { Claimant, Grant } from './transitions.ts'
 
 const Rate = z.strictObject({
   /** Starts at most … */
@@ -52,10 +53,6 @@ export type WorkerOptions = z.input<typeof WorkerOptions>
 
 /** Milliseconds until what failed is tried again. */
 const RETRY_MS = 200
-/** A broken job is looked at again after RETRY_MS, then twice as long each time, up to this. */
-const MOST_RETRY_MS = 30_000
-/** With so many broken jobs in its hands a worker takes no more: then the fault is not theirs. */
-const MOST_BROKEN = 1_000
 /** Milliseconds that aborted handlers get to return before their jobs are released over their heads. */
 const ABORT_GRACE_MS = 3_000
 /** Milliseconds that a stop waits for Redis: to be let go of, and to take what is handed back. */
@@ -76,14 +73,6 @@ export interface WorkerEvents {
   lost: [About]
   /** Trouble with Redis; the worker goes on. */
   error: [StateError]
-}
-
-/** A job that could not be granted, since what is kept of it is broken. */
-interface Broken {
-  entry: Entry
-  pauseMs: number
-  /** When it is looked at again, of performance.now */
-  dueAt: number
 }
 
 interface Held<P, G, R> {
@@ -109,10 +98,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
   private readonly held = new Map<string, Held<P, G, R>>()
   /** Slots in use: handlers that have not returned. */
   private busy = 0
-  /** Delivered to us, and to be claimed once claims are allowed again. */
-  private readonly putOff = new Map<string, Entry>()
-  /** Delivered to us, and put aside, so that the others go on. */
-  private readonly broken = new Map<string, Broken>()
+  private readonly putOff = new PutOff()
   /** Where the last job was found. */
   private partition = 0
   private starting: Promise<void> | undefined
@@ -260,17 +246,16 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
         const now = this.reader.connections
         if (now !== this.connections) {
           this.connections = now
-          await this.claimEach(await this.reader.own(this.options.concurrency * 2 + 10 + this.broken.size))
+          await this.claimEach(
+            await this.reader.own(this.options.concurrency * 2 + 10 + this.putOff.brokenCount),
+          )
           continue
         }
-        if (this.putOff.size > 0) {
-          const next = [...this.putOff].slice(0, free)
-          for (const [entry] of next) this.putOff.delete(entry)
-          await this.claimEach(next.map(([, entry]) => entry))
+        if (this.putOff.any || this.putOff.recall()) {
+          await this.claimEach(this.putOff.next(free))
           continue
         }
-        if (this.recallBroken()) continue
-        if (this.broken.size >= MOST_BROKEN) {
+        if (this.putOff.tooManyBroken) {
           await this.woken(RETRY_MS)
           continue
         }
@@ -306,7 +291,7 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
       )
       for (const grant of taken.grants) this.begin(grant, askedAt)
       // A claim of its own says what is wrong.
-      for (const entry of taken.broken) this.delay(entry)
+      for (const entry of taken.broken) this.putOff.add(entry)
       if (taken.grants.length + taken.broken.length > 0) {
         this.partition = at
         return { found: true, retryInMs: 0 }
@@ -324,15 +309,15 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
     const found = await this.reader.next(free)
     await this.claimEach(found)
     if (this.reader.told) return false
-    if (this.recallBroken()) return false
-    return found.length < free && this.putOff.size === 0 && connections === this.reader.connections
+    if (this.putOff.recall()) return false
+    return found.length < free && !this.putOff.any && connections === this.reader.connections
   }
 
   private async claimEach(entries: Entry[]): Promise<void> {
     // Those that run here are among our own too: they are granted again, and it is no news. A retried one is not yet seen
     // off when it comes back. A read gives up to its count of each stream: the rest waits for a free slot.
     const free = Math.max(0, this.options.concurrency - this.busy)
-    for (const entry of entries.slice(free)) this.delay(entry)
+    for (const entry of entries.slice(free)) this.putOff.add(entry)
     const refusals = await Promise.all(entries.slice(0, free).map((entry) => this.claim(entry)))
     const waitMs = Math.max(0, ...refusals)
     if (waitMs > 0) await this.woken(waitMs)
@@ -350,41 +335,23 @@ export class Worker<P, G, R> extends EventEmitter<WorkerEvents> {
         return 0
       }
       // The entry stays delivered to us: our own list is read again.
-      this.delay([id, entry])
+      this.putOff.add([id, entry])
       throw error
     }
-    this.broken.delete(`${id} ${entry}`)
+    this.putOff.mended([id, entry])
     if (grant.ok) {
       this.begin(grant, askedAt)
       return 0
     }
     if (grant.reason !== 'paused' && grant.reason !== 'rate_limited') return 0
-    this.delay([id, entry])
+    this.putOff.add([id, entry])
     return Math.max(1, Math.min(grant.retryInMs ?? 1_000, 1_000))
   }
 
-  /** Once, however often our own list is read. */
-  private delay(entry: Entry): void {
-    this.putOff.set(entry.join(' '), entry)
-  }
-
-  /** Told once, however often it is looked at: who mends it need not tell us. */
   private putAside(entry: Entry, error: StateError): void {
-    const key = entry.join(' ')
-    const known = this.broken.get(key)
-    const pauseMs = known ? Math.min(known.pauseMs * 2, MOST_RETRY_MS) : RETRY_MS
-    this.broken.set(key, { entry, pauseMs, dueAt: performance.now() + pauseMs })
-    if (known) return
+    if (!this.putOff.putAside(entry)) return
     const why = `The job ${entry[0]} is broken and waits until it is mended; the others go on. ${error.message}`
     this.trouble(new StateError(error.code, why, { cause: error }))
-  }
-
-  /** Those whose pause is over are claimed again. Answers whether there were any. */
-  private recallBroken(): boolean {
-    if (this.broken.size === 0) return false
-    const now = performance.now()
-    for (const { entry, dueAt } of this.broken.values()) if (dueAt <= now) this.delay(entry)
-    return this.putOff.size > 0
   }
 
   /** @param askedAt when the grant was asked for, of performance.now */

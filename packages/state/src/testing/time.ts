@@ -3,10 +3,10 @@
 import { hostname } from 'node:os'
 import { StateError } from '../errors.ts'
 import type { Jobs } from '../jobs.ts'
+import type { Expired, Reaped } from '../outcomes.ts'
 import { reaperOf } from '../recovery.ts'
 import { type RedisLink, redisTime } from '../redis.ts'
 import type { State } from '../schema/machine.ts'
-import type { Expired, Reaped } from '../transitions.ts'
 
 const UNITS = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
 
