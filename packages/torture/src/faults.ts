@@ -2,7 +2,7 @@
 import { type ClusterNode, type TestCluster, type TestRedis, until } from '@jobs/testkit'
 import type { Redis } from 'ioredis'
 import { clientsOf, ENQUEUERS, type Fleet, GATEWAYS, REAPERS, SPARED, WATCHERS, WORKERS } from './fleet.ts'
-import { RECOVERY_MS } from './job.ts'
+import { LEASE_MS, RECOVERY_MS } from './job.ts'
 import type { Mode } from './store.ts'
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
@@ -144,10 +144,11 @@ export const FAULTS = {
     strike: (fleet) => fleet.poison(),
   },
   'redis-killed': {
-    says: 'kill -9 of Redis with its file written at each command; restarted after a while',
+    says: 'kill -9 of Redis with its file written at each command; restarted after up to two leases',
     targets: ONE_REDIS,
-    ms: [100, 2_500],
-    weight: 2,
+    // Half of them longer than a lease: heartbeats are gone then, and only the amnesty keeps jobs where they are.
+    ms: [100, 2 * LEASE_MS],
+    weight: 4,
     delaysRecovery: true,
     strike: async (fleet, _, forMs) => {
       const redis = redisOf(fleet)
