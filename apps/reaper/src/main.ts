@@ -27,7 +27,7 @@ import { reaperMetrics } from './metrics.ts'
 const PROMOTE_MS = 50
 /** Milliseconds between two steps of repair, each of 1 to 2 ms of Redis: a round of a million jobs takes some hours. */
 const REPAIR_MS = 200
-/** Milliseconds that a partition may be passed over beside its intervals: a failover takes some seconds. */
+/** Milliseconds, beside three intervals, without a sweep of one partition, or an end of what is over its time: a failover takes some. */
 const UNSWEPT_MS = 5_000
 /** After a repair that failed; it is tried again in the next round. */
 const REPAIR_AGAIN_MS = 60_000
@@ -126,8 +126,8 @@ await runService('reaper', async () => {
     const unswept = reaper.unswept(3 * intervalMs + UNSWEPT_MS)
     if (unswept.length > 0)
       return `no sweep has got through the partitions ${unswept.join(', ')} lately: is their server reachable?`
-    if (ageOf(expirations.succeededAt) > 3 * intervalMs + 5_000)
-      return 'no pass that ends what is over its time has succeeded lately.'
+    if (ageOf(expirations.succeededAt) > 3 * intervalMs + UNSWEPT_MS)
+      return 'no pass that ends what is over its time has succeeded lately: the log says why'
     if (ageOf(promotions.succeededAt) > 5_000)
       return 'no promotion has succeeded lately: is the memory of Redis full?'
     return guard.trouble

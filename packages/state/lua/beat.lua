@@ -1,5 +1,6 @@
 -- Keep attempts of a worker process alive; `attempts` has "<id> <fence> <leaseMs>" of each. Answers which of them, counted
 -- from 1, has to hear something: that it is `lost`, that a `cancel` was requested, that its job is broken (`error`).
+
 -- What a worker that has lost its job has just prolonged lasts as before: until a lease after its owner was heard.
 local function give_back(job, key)
   local leftMs = 1

@@ -22,11 +22,14 @@ if amnestyUntil > NOW + math.max(max_gap, LONGEST_MS) then amnestyUntil = 0 end
 -- A sweep that began in the window stays in it, however long it takes.
 local forgiving = amnesty == '1' or NOW < amnestyUntil
 -- A shorter silence is long for a job with a short lease: that one is forgiven for a lease. What is left of it, a last beat a
--- 3.5th before the silence, is for its worker to come back.
+-- 3.5th before the silence, is for its worker to come back. A clock that stepped back forgives nothing by an old silence.
 local shortest = tonumber(present(silenceMs) or math.huge)
-if gap and gap > shortest and (gap > quietMs or NOW - quietUntil > 2 * quietMs) then quietMs, quietUntil = gap, NOW end
+local since = NOW - quietUntil
+if gap and gap > shortest and (gap > quietMs or since > 2 * quietMs or since < 0) then
+  quietMs, quietUntil, since = math.min(gap, max_gap), NOW, 0
+end
 local function is_forgiven(leaseMs)
-  return forgiving or quietMs > shortest and quietMs > 0.4 * leaseMs and NOW - quietUntil < leaseMs
+  return forgiving or quietMs > shortest and quietMs > 0.4 * leaseMs and since >= 0 and since < leaseMs
 end
 if not told_only then
   call('HSET', sweep, 'at', AT, 'amnestyUntil', int(amnestyUntil), 'silentMs', int(quietMs), 'silentUntil', int(quietUntil))

@@ -145,8 +145,8 @@ export const reaperOf = (jobs: Jobs, { intervalMs, dry = false, onTrouble }: Rea
     if (keys === transitions.keys[0]) await checkLayout(link, jobs.namespace, transitions.keys.length, !dry)
     for (const queue of (await link.call('SMEMBERS', keys.queues)) as string[])
       await sweepQueue(keys, queue, minIdle).catch((error) => {
-        // What is wrong with one queue, a key of another type, must not hold up the others.
-        if (!isStateError(error, 'REDIS_REFUSED')) throw error
+        // A queue that is a key of another type must not hold up the others. Anything else Redis refuses to all of them.
+        if (!isStateError(error, 'REDIS_REFUSED') || !error.message.includes('WRONGTYPE')) throw error
         onTrouble?.(error)
       })
     sweptAt[transitions.keys.indexOf(keys)] = performance.now()

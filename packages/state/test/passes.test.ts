@@ -60,6 +60,25 @@ describe('a silence of Redis', () => {
     expect(await step(10_000, 200)).toEqual({ [short.id]: 'QUEUED' })
   })
 
+  it('of an hour, or before a clock that stepped back, does not outlast its lease', async () => {
+    await enqueue(1)
+    const [short] = (await take('w', 1, 600)) as [Grant]
+    await step(1_000, 200)
+    const forget = () => redis().hset(keysOfAll().sweep, 'amnestyUntil', 0)
+    await ago('at', 3_600_000)
+    await step(1_000, 200)
+    // Long past it, a short one counts.
+    await forget()
+    await ago('silentUntil', 3_000)
+    await ago('at', 400)
+    await lapse(short)
+    expect(await step(1_000, 200)).toEqual({ [short.id]: 'rearmed' })
+    await forget()
+    await ago('silentUntil', -3_600_000)
+    await lapse(short)
+    expect(await step(1_000, 200)).toEqual({ [short.id]: 'QUEUED' })
+  })
+
   it('is not cut short by a reaper with a shorter interval than the one that noticed it', async () => {
     await enqueue(1)
     const [grant] = (await take('w', 1, 5_000)) as [Grant]
