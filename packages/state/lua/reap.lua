@@ -25,8 +25,10 @@ local forgiving = amnesty == '1' or NOW < amnestyUntil
 -- 3.5th before the silence, is for its worker to come back. A clock that stepped back forgives nothing by an old silence.
 local shortest = tonumber(present(silenceMs) or math.huge)
 local since = NOW - quietUntil
-if gap and gap > shortest and (gap > quietMs or since > 2 * quietMs or since < 0) then
-  quietMs, quietUntil, since = math.min(gap, max_gap), NOW, 0
+if gap and gap > shortest then
+  -- The one before it counts on only where it still matters to the same leases.
+  if since < 0 or since >= 2.5 * gap then quietMs = 0 end
+  quietMs, quietUntil, since = math.max(quietMs, math.min(gap, max_gap)), NOW, 0
 end
 local function is_forgiven(leaseMs)
   return forgiving or quietMs > shortest and quietMs > 0.4 * leaseMs and since >= 0 and since < leaseMs
